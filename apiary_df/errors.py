@@ -1,0 +1,237 @@
+"""Every error that apiary_df raises, in one tree, split by what the caller can do about it.
+
+::
+
+    ApiaryError
+    ├── InputError            the caller's words are wrong: nothing was started
+    │   ├── ConfigError           a setting, option or flag
+    │   ├── SqlError              SQL that does not parse, bind or plan
+    │   └── TableError            a table that cannot be registered or read as cells
+    ├── StorageError          the storage root
+    │   ├── StorageUnreachable    cannot be reached or written at all
+    │   ├── StorageTransient      timed out, throttled, 5xx (retryable)
+    │   ├── ObjectMissing         a key that must exist does not
+    │   ├── ObjectExists          a create-once key is taken
+    │   └── ObjectDamaged         length, checksum or encoding is wrong (retryable: the attempt is redone)
+    ├── SwarmError            nodes
+    │   ├── NoAliveNodes
+    │   ├── UnknownNode
+    │   ├── NodeStartFailed
+    │   └── VersionMismatch
+    ├── PlanError             the plan cannot be decoded, rewritten or cut
+    └── QueryError            a query that started and did not finish
+        ├── TaskFailed            a task raised; carries task, node and cells
+        ├── QueryTimeout
+        └── QueryCancelled
+
+Each class has a stable ``code`` (its wire name, never reused), and a ``retryable`` flag: true if the same
+call may succeed later without anybody changing anything. Errors cross processes as :class:`ErrorInfo`,
+structure that is never parsed back out of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+MAX_DETAIL_CHARS = 4_000
+"""Longest text that one error detail carries across processes; the rest is cut and marked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """The wire form of an error.
+
+    Attributes:
+        code: Stable code of the error class.
+        message: What was attempted, on what, what came back and what to do, for a person.
+        details: Named facts (key, node, task, cells, ...), as text.
+        retryable: Whether another attempt may succeed.
+    """
+
+    code: str
+    message: str
+    details: Mapping[str, str] = field(default_factory=dict)
+    retryable: bool = False
+
+
+class ApiaryError(Exception):
+    """Base of every error that apiary_df raises.
+
+    Args:
+        message: What was attempted, on what, what came back, and what to do.
+        **details: Named facts for programs and logs; values become text.
+    """
+
+    code: ClassVar[str] = "apiary"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, str] = {k: _shorten(str(v)) for k, v in details.items() if v is not None}
+
+    def to_info(self) -> ErrorInfo:
+        """Return the wire form of this error."""
+        return ErrorInfo(
+            code=self.code,
+            message=_shorten(self.message),
+            details=dict(self.details),
+            retryable=self.retryable,
+        )
+
+    @staticmethod
+    def from_info(info: ErrorInfo) -> ApiaryError:
+        """Rebuild an error of the right class from its wire form.
+
+        An unknown code (a newer peer's) gives a plain :class:`ApiaryError` with the code in its details.
+        """
+        cls = _by_code().get(info.code)
+        if cls is None:
+            return ApiaryError(info.message, **{**info.details, "code": info.code})
+        error = cls.__new__(cls)
+        ApiaryError.__init__(error, info.message, **info.details)
+        return error
+
+
+class InputError(ApiaryError):
+    """The caller's input is wrong; no work was started."""
+
+    code = "input"
+
+
+class ConfigError(InputError):
+    """A setting, option or flag is missing, malformed or contradicts another."""
+
+    code = "config"
+
+
+class SqlError(InputError):
+    """SQL that does not parse, names what does not exist, or cannot be planned."""
+
+    code = "sql"
+
+
+class TableError(InputError):
+    """A table that cannot be made of the given files."""
+
+    code = "table"
+
+
+class StorageError(ApiaryError):
+    """The storage root answered with an error that is not expected to pass by itself."""
+
+    code = "storage"
+
+
+class StorageUnreachable(StorageError):
+    """The storage root cannot be reached, or not be written."""
+
+    code = "storage_unreachable"
+
+
+class StorageTransient(StorageError):
+    """The store timed out, throttled or failed on its side, still after the retries."""
+
+    code = "storage_transient"
+    retryable = True
+
+
+class ObjectMissing(StorageError):
+    """A key that must exist does not."""
+
+    code = "object_missing"
+
+
+class ObjectExists(StorageError):
+    """A create-once key is taken already."""
+
+    code = "object_exists"
+
+
+class ObjectDamaged(StorageError):
+    """An object's length, checksum or encoding is wrong."""
+
+    code = "object_damaged"
+    retryable = True
+
+
+class SwarmError(ApiaryError):
+    """The swarm cannot take the work."""
+
+    code = "swarm"
+
+
+class NoAliveNodes(SwarmError):
+    """No node is alive."""
+
+    code = "no_alive_nodes"
+    retryable = True
+
+
+class UnknownNode(SwarmError):
+    """A node id that is not among those seen."""
+
+    code = "unknown_node"
+
+
+class NodeStartFailed(SwarmError):
+    """A node process could not be started, or refused to start."""
+
+    code = "node_start_failed"
+
+
+class VersionMismatch(SwarmError):
+    """Two sides speak different versions of the protocol or of DataFusion."""
+
+    code = "version_mismatch"
+
+
+class PlanError(ApiaryError):
+    """A physical plan cannot be decoded, rewritten or cut."""
+
+    code = "plan"
+
+
+class QueryError(ApiaryError):
+    """A query that was started did not finish."""
+
+    code = "query"
+
+
+class TaskFailed(QueryError):
+    """A task raised. ``details`` hold ``task``, ``node`` and ``cells``; ``cause`` is the first cause."""
+
+    code = "task_failed"
+
+
+class QueryTimeout(QueryError):
+    """The query's ``timeout_s`` passed before it ended."""
+
+    code = "query_timeout"
+
+
+class QueryCancelled(QueryError):
+    """The query was cancelled before it ended."""
+
+    code = "query_cancelled"
+
+
+def all_error_classes() -> Iterator[type[ApiaryError]]:
+    """Yield every class of the tree, parents before children."""
+    pending: list[type[ApiaryError]] = [ApiaryError]
+    while pending:
+        cls = pending.pop(0)
+        yield cls
+        pending.extend(cls.__subclasses__())
+
+
+def _by_code() -> dict[str, type[ApiaryError]]:
+    return {cls.code: cls for cls in all_error_classes()}
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= MAX_DETAIL_CHARS:
+        return text
+    return text[:MAX_DETAIL_CHARS] + f" … ({len(text) - MAX_DETAIL_CHARS} more characters)"

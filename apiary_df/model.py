@@ -1,0 +1,158 @@
+"""Frozen values that several rooms share. No behaviour beyond validation and simple derived facts."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class NodeState(enum.Enum):
+    """How fresh a node's heartbeat is to the observer."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellInfo:
+    """The unit of scan work: one object, or a row-group-aligned byte range of one.
+
+    Attributes:
+        storage_key: URL of the object (``file:///data/a.parquet``, ``s3://bucket/a.parquet``), or any stable key.
+        bytes: Size of the cell in storage, in bytes, >= 0.
+        partition: Hive partition values as (column, value) pairs of strings.
+        range_start: First byte of the range, inclusive; None for a whole object.
+        range_end: End of the range, exclusive; None for a whole object.
+    """
+
+    storage_key: str
+    bytes: int
+    partition: tuple[tuple[str, str], ...] = ()
+    range_start: int | None = None
+    range_end: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bytes < 0:
+            raise ValueError(f"cell {self.storage_key!r}: bytes must be >= 0, got {self.bytes}")
+        if (self.range_start is None) != (self.range_end is None):
+            raise ValueError(f"cell {self.storage_key!r}: range_start and range_end go together")
+
+    @property
+    def sort_key(self) -> tuple[str, int, int, tuple[tuple[str, str], ...]]:
+        """A total order over cells: by key, then range, then partition."""
+        return (self.storage_key, self.range_start or 0, self.bytes, self.partition)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfo:
+    """What the planner knows of a node. All sizes in bytes.
+
+    Attributes:
+        node_id: Unique id of this incarnation of the node.
+        state: Freshness of its heartbeat, as the observer sees it.
+        cores: CPU cores that the node may use.
+        memory_bytes: Memory that the node may use.
+        memory_per_bee: Budget of one bee: no share of a wave exceeds it unless a single cell does.
+        target_cell_size: Cells above this are worth splitting at row groups.
+        bees_total: Execution slots.
+        bees_busy: Slots that run a task now.
+        idle_bees: Slots that are free now.
+        cached_cells: Storage key to bytes that the node holds in its cell cache.
+    """
+
+    node_id: str
+    state: NodeState
+    cores: int
+    memory_bytes: int
+    memory_per_bee: int
+    target_cell_size: int
+    bees_total: int
+    bees_busy: int
+    idle_bees: int
+    cached_cells: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class TaskKey:
+    """Identity of one attempt at one task: (query, stage, task, attempt), all counted from 0."""
+
+    query_id: str
+    stage: int
+    task: int
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.query_id}/{self.stage}.{self.task}.{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanFile:
+    """One file entry of a scan: what a task needs to put it back into a plan.
+
+    Attributes:
+        path: Path inside the scan's object store, without a leading slash.
+        size_bytes: Size of the whole object.
+        last_modified_ns: The object's modification time as the planner saw it, ns since the epoch.
+        partition_values: Encoded partition column values, one per column, exactly as DataFusion planned them.
+        range_start: First byte of the range, inclusive; None for a whole object.
+        range_end: End of the range, exclusive; None for a whole object.
+    """
+
+    path: str
+    size_bytes: int
+    last_modified_ns: int = 0
+    partition_values: tuple[bytes, ...] = ()
+    range_start: int | None = None
+    range_end: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of this entry: the range, or the whole object."""
+        if self.range_start is None or self.range_end is None:
+            return self.size_bytes
+        return self.range_end - self.range_start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """The part of a partial that belongs to one output partition.
+
+    Attributes:
+        partition: Output partition number, from 0.
+        offset: First byte in the object.
+        length: Bytes; 0 if the partition got no rows.
+        rows: Rows in the segment.
+        checksum: xxh3-64 of the bytes, as 16 hex digits.
+    """
+
+    partition: int
+    offset: int
+    length: int
+    rows: int
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialRef:
+    """A committed partial: an Arrow IPC file whose batches are grouped by output partition.
+
+    Attributes:
+        key: Storage key below the swarm's root.
+        length: Bytes of the object.
+        footer_offset: Where the IPC footer (and the end-of-stream marker before it) begins.
+        footer_checksum: xxh3-64 of the bytes from ``footer_offset`` to the end, as 16 hex digits.
+        segments: One entry per output partition, in order.
+    """
+
+    key: str
+    length: int
+    footer_offset: int
+    footer_checksum: str
+    segments: tuple[Segment, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows over all segments."""
+        return sum(s.rows for s in self.segments)

@@ -1,0 +1,314 @@
+"""Plan bytes to tree and back, and typed access to what the rules need of an operator.
+
+Beside :mod:`apiary_df.plan.wire`, this is the only module that imports protobuf. It knows where an operator keeps its inputs
+and how to build the few operators that rules insert. It decides nothing about plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from apiary_df.errors import PlanError, VersionMismatch
+from apiary_df.model import ScanFile
+from apiary_df.plan.tree import UNKNOWN, PlanNode
+from apiary_df.plan.wire import CLASSES, MESSAGES, OPERATOR_NUMBERS
+
+SUPPORTED_DATAFUSION = "55."
+"""Prefix of the DataFusion versions whose plan format this schema was written for."""
+
+MAX_DEPTH = 400
+"""Deepest plan that is decoded; deeper ones would exhaust the interpreter's stack."""
+
+COLLECT_LEFT, PARTITIONED, AUTO = 0, 1, 2
+"""Partition modes of a hash join."""
+
+PARTIAL, FINAL, FINAL_PARTITIONED, SINGLE, SINGLE_PARTITIONED, PARTIAL_REDUCE = range(6)
+"""Modes of an aggregate."""
+
+AGGREGATE_MODES = ("Partial", "Final", "FinalPartitioned", "Single", "SinglePartitioned", "PartialReduce")
+JOIN_TYPES = (
+    "Inner",
+    "Left",
+    "Right",
+    "Full",
+    "LeftSemi",
+    "LeftAnti",
+    "RightSemi",
+    "RightAnti",
+    "LeftMark",
+    "RightMark",
+)
+LEFT_JOIN = JOIN_TYPES.index("Left")
+
+_CHILD_FIELDS = ("input", "left", "right", "inputs", "subqueries")
+
+
+def check_datafusion_version(version: str) -> None:
+    """Check that plans of this DataFusion version can be decoded.
+
+    Args:
+        version: As ``datafusion.__version__`` gives it.
+
+    Raises:
+        VersionMismatch: If the plan format of that version is not the one that this schema describes.
+    """
+    if not version.startswith(SUPPORTED_DATAFUSION):
+        raise VersionMismatch(
+            f"cannot read physical plans of DataFusion {version}: this apiary_df knows the plan format of "
+            f"{SUPPORTED_DATAFUSION}x; install datafusion>=55,<56",
+            datafusion=version,
+        )
+
+
+def child_fields(kind: str) -> tuple[str, ...]:
+    """Return the names of the fields in which an operator keeps its inputs, in order."""
+    return tuple(name for name in _CHILD_FIELDS if name in MESSAGES[kind])
+
+
+def decode(data: bytes) -> PlanNode:
+    """Decode a physical plan.
+
+    Args:
+        data: What ``ExecutionPlan.to_bytes`` gave.
+
+    Returns:
+        The plan as a tree; operators that this schema does not know become leaves of kind ``unknown``.
+
+    Raises:
+        PlanError: If the bytes are not a plan, or the plan is nested too deeply.
+    """
+    return _decode(data, 0)
+
+
+def _decode(data: bytes, depth: int) -> PlanNode:
+    if depth > MAX_DEPTH:
+        raise PlanError(f"cannot decode the plan: it is nested more than {MAX_DEPTH} operators deep")
+    wrapper = parse("PlanNode", data)
+    present = wrapper.ListFields()
+    if len(present) != 1:
+        return PlanNode(UNKNOWN, data)
+    descriptor, body = present[0]
+    kind = descriptor.name
+    fields = child_fields(kind)
+    if not fields:
+        return PlanNode(kind, body)
+    message = parse(kind, body)
+    children: list[PlanNode] = []
+    for name in fields:
+        value = getattr(message, name)
+        inputs = [value] if isinstance(value, bytes) else list(value)
+        children.extend(_decode(child, depth + 1) for child in inputs)
+        message.ClearField(name)
+    return PlanNode(kind, message.SerializeToString(deterministic=True), tuple(children))
+
+
+def encode(node: PlanNode) -> bytes:
+    """Encode a tree as plan bytes, for ``ExecutionPlan.from_bytes``.
+
+    Raises:
+        PlanError: If a node has not as many inputs as its operator takes.
+    """
+    if node.kind == UNKNOWN:
+        return node.body
+    body = node.body
+    fields = child_fields(node.kind)
+    if fields:
+        message = parse(node.kind, body)
+        _set_children(message, node, fields)
+        body = message.SerializeToString(deterministic=True)
+    wrapper = CLASSES["PlanNode"](**{node.kind: body})
+    encoded: bytes = wrapper.SerializeToString(deterministic=True)
+    return encoded
+
+
+def _set_children(message: Any, node: PlanNode, fields: Sequence[str]) -> None:
+    children = [encode(child) for child in node.children]
+    single = [name for name in fields if not MESSAGES[node.kind][name].repeated]
+    if len(children) < len(single) or (len(children) > len(single) and len(single) == len(fields)):
+        raise PlanError(f"{node.kind} has {len(children)} inputs, its operator takes {len(fields)}")
+    for name in fields:
+        if name in single:
+            setattr(message, name, children.pop(0))
+        else:
+            getattr(message, name).extend(children)
+            children = []
+
+
+def parse(message: str, data: bytes) -> Any:
+    """Parse bytes as one of the messages of :data:`apiary_df.plan.wire.MESSAGES`.
+
+    Raises:
+        PlanError: If the bytes are not such a message.
+    """
+    try:
+        return CLASSES[message].FromString(data)
+    except DecodeError as error:
+        raise PlanError(f"cannot decode {len(data)} bytes as {message}: {error}") from error
+
+
+def fields_of(node: PlanNode) -> Any:
+    """Return a node's operator message, for reading."""
+    return parse(node.kind, node.body)
+
+
+def build(kind: str, *children: PlanNode, **fields: Any) -> PlanNode:
+    """Build a node of an operator from field values and inputs."""
+    message = CLASSES[kind](**fields)
+    return PlanNode(kind, message.SerializeToString(deterministic=True), tuple(children))
+
+
+def replace(node: PlanNode, *children: PlanNode, **fields: Any) -> PlanNode:
+    """Return a node with some fields set to other values; inputs stay unless others are given.
+
+    A value of None clears the field.
+    """
+    message = fields_of(node)
+    for name, value in fields.items():
+        message.ClearField(name)
+        if value is None:
+            continue
+        target = getattr(message, name)
+        if MESSAGES[node.kind][name].repeated:
+            target.extend(value)
+        elif hasattr(target, "CopyFrom"):
+            target.CopyFrom(value)
+        else:
+            setattr(message, name, value)
+    return PlanNode(node.kind, message.SerializeToString(deterministic=True), children or node.children)
+
+
+# -- operators that rules insert -------------------------------------------------------------------------------
+
+
+def coalesce(child: PlanNode, fetch: int | None = None) -> PlanNode:
+    """Build a gather of all partitions into one, in any order."""
+    return build("coalesce_partitions", child, **({} if fetch is None else {"fetch": fetch}))
+
+
+def local_limit(child: PlanNode, fetch: int) -> PlanNode:
+    """Build a limit that holds for each partition by itself."""
+    return build("local_limit", child, fetch=fetch)
+
+
+def hash_repartition(child: PlanNode, exprs: Iterable[bytes], count: int) -> PlanNode:
+    """Build a shuffle by the hash of expressions."""
+    hashing = CLASSES["HashPartitioning"](expr=list(exprs), count=count)
+    return build("repartition", child, partitioning=CLASSES["Partitioning"](hash=hashing))
+
+
+def union(children: Sequence[PlanNode]) -> PlanNode:
+    """Build a union that lays its inputs' partitions end to end."""
+    return build("union", *children)
+
+
+def rename_projection(child: PlanNode, inner: Sequence[str], outer: Sequence[str]) -> PlanNode:
+    """Build a projection that passes columns through by position under other names."""
+    exprs = [
+        CLASSES["Expr"](column=CLASSES["Column"](name=name, index=i)).SerializeToString()
+        for i, name in enumerate(inner)
+    ]
+    return build("projection", child, expr=exprs, expr_name=list(outer))
+
+
+def arrow_scan(schema: bytes, object_store_url: str) -> PlanNode:
+    """Build an Arrow IPC scan with one empty file group, to be filled by a task.
+
+    Args:
+        schema: Encoded schema message of the files.
+        object_store_url: Store that the files lie in, as DataFusion names it (``file:///``).
+    """
+    conf = CLASSES["FileScanConf"](
+        file_groups=[CLASSES["FileGroup"]()],
+        schema=schema,
+        statistics=b"",
+        constraints=b"",
+        object_store_url=object_store_url,
+    )
+    return build("arrow_scan", base_conf=conf)
+
+
+# -- what rules ask of an operator ------------------------------------------------------------------------------
+
+
+def scan_conf(node: PlanNode) -> Any:
+    """Return a file scan's configuration message, for reading."""
+    return fields_of(node).base_conf
+
+
+def scan_groups(node: PlanNode) -> list[list[ScanFile]]:
+    """Return a file scan's file groups."""
+    return [[_scan_file(f) for f in group.files] for group in scan_conf(node).file_groups]
+
+
+def _scan_file(file: Any) -> ScanFile:
+    ranged = file.HasField("range")
+    return ScanFile(
+        path=file.path,
+        size_bytes=file.size,
+        last_modified_ns=file.last_modified_ns,
+        partition_values=tuple(file.partition_values),
+        range_start=file.range.start if ranged else None,
+        range_end=file.range.end if ranged else None,
+    )
+
+
+def with_scan_groups(
+    node: PlanNode, groups: Iterable[Iterable[ScanFile]], object_store_url: str | None = None
+) -> PlanNode:
+    """Return a file scan over other file groups (and, if given, in another store)."""
+    message = fields_of(node)
+    conf = message.base_conf
+    conf.ClearField("file_groups")
+    if object_store_url is not None:
+        conf.object_store_url = object_store_url
+    for group in groups:
+        added = conf.file_groups.add()
+        for file in group:
+            entry = added.files.add(
+                path=file.path,
+                size=file.size_bytes,
+                last_modified_ns=file.last_modified_ns,
+                partition_values=list(file.partition_values),
+            )
+            if file.range_start is not None and file.range_end is not None:
+                entry.range.start = file.range_start
+                entry.range.end = file.range_end
+    return PlanNode(node.kind, message.SerializeToString(deterministic=True))
+
+
+def hash_of_repartition(node: PlanNode) -> tuple[tuple[bytes, ...], int] | None:
+    """Return the expressions and partition count of a hash repartition; None for any other."""
+    if node.kind != "repartition":
+        return None
+    partitioning = fields_of(node).partitioning
+    if not partitioning.HasField("hash"):
+        return None
+    return tuple(partitioning.hash.expr), partitioning.hash.count
+
+
+def is_round_robin(node: PlanNode) -> bool:
+    """Whether a node is a round-robin repartition."""
+    return node.kind == "repartition" and fields_of(node).partitioning.HasField("round_robin")
+
+
+def schema_with_names(schema: bytes, names: Sequence[str]) -> bytes:
+    """Return an encoded schema message with its columns renamed by position.
+
+    Raises:
+        PlanError: If there are not as many names as columns.
+    """
+    message = parse("Schema", schema)
+    if len(names) != len(message.columns):
+        raise PlanError(f"a schema of {len(message.columns)} columns got {len(names)} names")
+    for column, name in zip(message.columns, names, strict=True):
+        column.name = name
+    encoded: bytes = message.SerializeToString(deterministic=True)
+    return encoded
+
+
+def operator_number(kind: str) -> int:
+    """Return the field number of an operator in a plan node."""
+    return OPERATOR_NUMBERS[kind]

@@ -1,0 +1,99 @@
+"""The output schema of a plan tree, asked of DataFusion without reading any input.
+
+A decoded plan does not say its schema in Python. A left nested-loop join of one empty row with the plan, limited to no
+rows, yields exactly one row whose columns have the plan's types; no operator below the limit is ever polled.
+All columns come back nullable: what reads an exchange does not rest on nullability, and a query's result gets
+the schema of the query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+from datafusion import SessionContext
+from datafusion.plan import ExecutionPlan
+
+from apiary_df.errors import PlanError
+from apiary_df.plan import codec
+from apiary_df.plan.tree import PlanNode, transform_up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeSchema:
+    """The schema of what a stage hands on.
+
+    Attributes:
+        arrow: Schema of the partials, with column names that are unique.
+        encoded: The same, as DataFusion's schema message.
+        names: The plan's own column names, by position; these may repeat after joins.
+    """
+
+    arrow: pa.Schema
+    encoded: bytes
+    names: tuple[str, ...]
+
+    @property
+    def renamed(self) -> bool:
+        """Whether the partials' column names differ from the plan's."""
+        return tuple(self.arrow.names) != self.names
+
+
+def output_schema(ctx: SessionContext, node: PlanNode) -> pa.Schema:
+    """Return the Arrow schema that a plan produces; every column nullable.
+
+    Args:
+        ctx: A session that knows the functions that the plan names.
+        node: The plan; its scans are emptied first, so no file is touched.
+
+    Raises:
+        PlanError: If DataFusion cannot decode the plan.
+    """
+    probe = codec.build(
+        "nested_loop_join",
+        codec.build("placeholder_row", schema=b""),
+        codec.local_limit(codec.coalesce(transform_up(node, _emptied)), 0),
+        join_type=codec.LEFT_JOIN,
+    )
+    try:
+        plan = ExecutionPlan.from_bytes(ctx, codec.encode(probe))
+        batch = next(iter(ctx.execute(plan, 0))).to_pyarrow()
+    except (Exception, StopIteration) as error:  # noqa: BLE001 - DataFusion raises bare Exception
+        raise PlanError(f"cannot tell the schema of a {node.kind} plan: {error}") from error
+    return batch.schema.remove_metadata()
+
+
+def _emptied(node: PlanNode) -> PlanNode:
+    if node.is_file_scan:
+        groups = codec.scan_groups(node)
+        return codec.with_scan_groups(node, [[] for _ in groups])
+    return node
+
+
+def exchange_schema(ctx: SessionContext, node: PlanNode) -> ExchangeSchema:
+    """Return the schema of an exchange fed by ``node``.
+
+    Raises:
+        PlanError: If the schema cannot be told or holds a type that DataFusion cannot encode.
+    """
+    schema = output_schema(ctx, node)
+    names = tuple(schema.names)
+    unique = names if len(set(names)) == len(names) else tuple(f"c{i}" for i in range(len(names)))
+    arrow = pa.schema([field.with_name(name) for field, name in zip(schema, unique, strict=True)])
+    return ExchangeSchema(arrow=arrow, encoded=_encode_schema(ctx, arrow), names=names)
+
+
+def _encode_schema(ctx: SessionContext, schema: pa.Schema) -> bytes:
+    """Encode an Arrow schema as DataFusion does, by letting it encode a scan of an empty table."""
+    by_position = pa.schema([field.with_name(f"c{i}") for i, field in enumerate(schema)])
+    batch = pa.RecordBatch.from_pylist([], schema=by_position)
+    try:
+        data = ctx.create_dataframe([[batch]]).execution_plan().to_bytes(ctx)
+    except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
+        raise PlanError(f"cannot encode the schema {schema.to_string()}: {error}") from error
+    scan = codec.decode(data)
+    if scan.kind != "memory_scan":
+        raise PlanError(f"an empty in-memory table was planned as {scan.kind}, not as a memory scan")
+    return codec.schema_with_names(codec.fields_of(scan).schema, schema.names)
+
+

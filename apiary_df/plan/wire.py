@@ -1,0 +1,232 @@
+"""The small protobuf schema with which plans are read and written.
+
+DataFusion's plan messages have hundreds of fields. This table names only the ones that apiary_df touches, under
+DataFusion's field numbers; whatever else a message holds stays in it as unknown fields, which protobuf keeps
+byte for byte. Sub-messages that are only ever moved around as a whole (expressions, schemas, statistics) are declared
+as ``bytes``, which has the same wire type. Everything is proto2, so that presence is visible on every field.
+
+The authority on the numbers is ``datafusion.proto`` of the pinned DataFusion minor version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+_PACKAGE = "apiary_df.plan"
+_Type = descriptor_pb2.FieldDescriptorProto
+
+
+class Field(NamedTuple):
+    """One field of a message: its number, its type (a scalar's or a message's name) and whether it repeats."""
+
+    number: int
+    type: str
+    repeated: bool = False
+
+
+def one(number: int, type_: str = "bytes") -> Field:
+    """Return a field that stands at most once."""
+    return Field(number, type_)
+
+
+def many(number: int, type_: str = "bytes") -> Field:
+    """Return a field that repeats."""
+    return Field(number, type_, repeated=True)
+
+
+_SCALARS = {
+    "bytes": _Type.TYPE_BYTES,
+    "string": _Type.TYPE_STRING,
+    "bool": _Type.TYPE_BOOL,
+    "uint32": _Type.TYPE_UINT32,
+    "uint64": _Type.TYPE_UINT64,
+    "int32": _Type.TYPE_INT32,
+    "int64": _Type.TYPE_INT64,
+}
+_PACKABLE = {"bool", "uint32", "uint64", "int32", "int64"}
+
+# Operators whose bodies are never looked into besides their inputs.
+_UNARY = {"input": one(1)}
+_PAIR = {"left": one(1), "right": one(2)}
+
+OPERATOR_NUMBERS: Mapping[str, int] = {
+    "parquet_scan": 1,
+    "csv_scan": 2,
+    "empty": 3,
+    "projection": 4,
+    "global_limit": 6,
+    "local_limit": 7,
+    "aggregate": 8,
+    "hash_join": 9,
+    "sort": 10,
+    "coalesce_batches": 11,
+    "filter": 12,
+    "coalesce_partitions": 13,
+    "repartition": 14,
+    "window": 15,
+    "cross_join": 16,
+    "avro_scan": 17,
+    "extension": 18,
+    "union": 19,
+    "explain": 20,
+    "sort_preserving_merge": 21,
+    "nested_loop_join": 22,
+    "analyze": 23,
+    "json_sink": 24,
+    "symmetric_hash_join": 25,
+    "interleave": 26,
+    "placeholder_row": 27,
+    "csv_sink": 28,
+    "parquet_sink": 29,
+    "unnest": 30,
+    "json_scan": 31,
+    "cooperative": 32,
+    "generate_series": 33,
+    "sort_merge_join": 34,
+    "memory_scan": 35,
+    "async_func": 36,
+    "buffer": 37,
+    "arrow_scan": 38,
+    "scalar_subquery": 39,
+}
+"""Operator name to its field number in a plan node."""
+
+MESSAGES: Mapping[str, Mapping[str, Field]] = {
+    # One plan node: exactly one of these is set.
+    "PlanNode": {name: one(number) for name, number in OPERATOR_NUMBERS.items()},
+    # -- operators -------------------------------------------------------------------------------------------
+    "parquet_scan": {"base_conf": one(1, "FileScanConf"), "predicate": one(3), "parquet_options": one(4)},
+    "csv_scan": {"base_conf": one(1, "FileScanConf")},
+    "avro_scan": {"base_conf": one(1, "FileScanConf")},
+    "json_scan": {"base_conf": one(1, "FileScanConf")},
+    "arrow_scan": {"base_conf": one(1, "FileScanConf")},
+    "memory_scan": {"partitions": many(1), "schema": one(2), "sort_information": many(4)},
+    "empty": {"schema": one(1), "partitions": one(2, "uint32")},
+    "placeholder_row": {"schema": one(1), "partitions": one(2, "uint32")},
+    "generate_series": {"schema": one(1)},
+    "projection": {"input": one(1), "expr": many(2), "expr_name": many(3, "string")},
+    "global_limit": {"input": one(1), "skip": one(2, "uint32"), "fetch": one(3, "int64")},
+    "local_limit": {"input": one(1), "fetch": one(2, "uint32")},
+    "aggregate": {
+        "group_expr": many(1),
+        "aggr_expr": many(2),
+        "mode": one(3, "int32"),
+        "input": one(4),
+        "group_expr_name": many(5, "string"),
+        "aggr_expr_name": many(6, "string"),
+        "limit": one(11),
+        "has_grouping_set": one(12, "bool"),
+    },
+    "hash_join": {
+        "left": one(1),
+        "right": one(2),
+        "on": many(3, "JoinOn"),
+        "join_type": one(4, "int32"),
+        "partition_mode": one(6, "int32"),
+        "filter": one(8),
+        "projection": many(9, "uint32"),
+        "null_aware": one(10, "bool"),
+    },
+    "sort": {
+        "input": one(1),
+        "expr": many(2),
+        "fetch": one(3, "int64"),
+        "preserve_partitioning": one(4, "bool"),
+    },
+    "coalesce_batches": {"input": one(1), "fetch": one(3, "uint32")},
+    "filter": {"input": one(1), "expr": one(2), "fetch": one(11, "uint32")},
+    "coalesce_partitions": {"input": one(1), "fetch": one(2, "uint32")},
+    "repartition": {"input": one(1), "partitioning": one(5, "Partitioning"), "preserve_order": one(6, "bool")},
+    "window": {"input": one(1), "window_expr": many(2), "partition_keys": many(5)},
+    "cross_join": _PAIR,
+    "extension": {"node": one(1), "inputs": many(2)},
+    "union": {"inputs": many(1)},
+    "explain": {},
+    "sort_preserving_merge": {"input": one(1), "expr": many(2), "fetch": one(3, "int64")},
+    "nested_loop_join": {**_PAIR, "join_type": one(3, "int32"), "filter": one(4)},
+    "analyze": {"input": one(3)},
+    "json_sink": _UNARY,
+    "symmetric_hash_join": _PAIR,
+    "interleave": {"inputs": many(1)},
+    "csv_sink": _UNARY,
+    "parquet_sink": _UNARY,
+    "unnest": _UNARY,
+    "cooperative": _UNARY,
+    "sort_merge_join": {**_PAIR, "on": many(3, "JoinOn"), "join_type": one(4, "int32")},
+    "async_func": _UNARY,
+    "buffer": _UNARY,
+    "scalar_subquery": {"input": one(1), "subqueries": many(2)},
+    # -- parts of operators ----------------------------------------------------------------------------------
+    "JoinOn": {"left": one(1), "right": one(2)},
+    "Partitioning": {"round_robin": one(1, "uint64"), "hash": one(2, "HashPartitioning"), "unknown": one(3, "uint64")},
+    "HashPartitioning": {"expr": many(1), "count": one(2, "uint64")},
+    "FileScanConf": {
+        "file_groups": many(1, "FileGroup"),
+        "schema": one(2),
+        "projection": many(4, "uint32"),
+        "limit": one(5, "ScanLimit"),
+        "statistics": one(6),
+        "table_partition_cols": many(7, "string"),
+        "object_store_url": one(8, "string"),
+        "output_ordering": many(9),
+        "constraints": one(11),
+        "projection_exprs": one(13),
+        "partitioned_by_file_group": one(14, "bool"),
+        "output_partitioning": one(15),
+    },
+    "ScanLimit": {"limit": one(1, "uint32")},
+    "FileGroup": {"files": many(1, "PartitionedFile")},
+    "PartitionedFile": {
+        "path": one(1, "string"),
+        "size": one(2, "uint64"),
+        "last_modified_ns": one(3, "uint64"),
+        "partition_values": many(4),
+        "range": one(5, "FileRange"),
+        "statistics": one(6),
+    },
+    "FileRange": {"start": one(1, "int64"), "end": one(2, "int64")},
+    "Schema": {"columns": many(1, "SchemaField")},
+    "SchemaField": {"name": one(1, "string")},
+    # -- expressions, as far as they are looked into -----------------------------------------------------------
+    "Expr": {"column": one(1, "Column"), "binary": one(3, "BinaryExpr"), "scalar_udf": one(16, "ScalarUdf")},
+    "Column": {"name": one(1, "string"), "index": one(2, "uint32")},
+    "BinaryExpr": {"left": one(1, "Expr"), "right": one(2, "Expr"), "op": one(3, "string")},
+    "ScalarUdf": {"name": one(1, "string"), "args": many(2, "Expr"), "definition": one(3)},
+    "SortExpr": {"expr": one(1, "Expr"), "asc": one(2, "bool"), "nulls_first": one(3, "bool")},
+    "SortExprNode": {"sort": one(10, "SortExpr")},
+    "AggregateExprNode": {"aggregate": one(4, "AggregateExpr")},
+    "AggregateExpr": {"name": one(4, "string"), "args": many(2, "Expr"), "distinct": one(3, "bool")},
+}
+"""Message name to its fields. Operator messages carry the operator's name."""
+
+
+def _file_descriptor() -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto(name="apiary_df/plan.proto", package=_PACKAGE, syntax="proto2")
+    for message_name, fields in MESSAGES.items():
+        message = file.message_type.add(name=message_name)
+        for field_name, field in fields.items():
+            label = _Type.LABEL_REPEATED if field.repeated else _Type.LABEL_OPTIONAL
+            added = message.field.add(name=field_name, number=field.number, label=label)
+            scalar = _SCALARS.get(field.type)
+            if scalar is None:
+                added.type = _Type.TYPE_MESSAGE
+                added.type_name = f".{_PACKAGE}.{field.type}"
+            else:
+                added.type = scalar
+                # prost writes repeated numbers packed; so does this side, to keep bytes stable.
+                if field.repeated and field.type in _PACKABLE:
+                    added.options.packed = True
+    return file
+
+
+def _build_classes() -> dict[str, type[Any]]:
+    pool = descriptor_pool.DescriptorPool()
+    file = pool.Add(_file_descriptor()) or pool.FindFileByName("apiary_df/plan.proto")
+    return {name: message_factory.GetMessageClass(file.message_types_by_name[name]) for name in MESSAGES}
+
+
+CLASSES: Mapping[str, type[Any]] = _build_classes()
+"""Message name to the generated protobuf class."""
