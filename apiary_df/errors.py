@@ -19,6 +19,7 @@
     │   ├── NodeStartFailed
     │   └── VersionMismatch
     ├── PlanError             the plan cannot be decoded, rewritten or cut
+    ├── InternalError         a defect of apiary_df itself
     └── QueryError            a query that started and did not finish
         ├── TaskFailed            a task raised; carries task, node and cells
         ├── QueryTimeout
@@ -192,6 +193,12 @@ class PlanError(ApiaryError):
     """A physical plan cannot be decoded, rewritten or cut."""
 
     code = "plan"
+
+
+class InternalError(ApiaryError):
+    """Something that the code rules out has happened: a defect of apiary_df, worth a report."""
+
+    code = "internal"
 
 
 class QueryError(ApiaryError):

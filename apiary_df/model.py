@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ class ScanFile:
     path: str
     size_bytes: int
     last_modified_ns: int = 0
-    partition_values: tuple[bytes, ...] = ()
+    partition_values: tuple[builtins.bytes, ...] = ()
     range_start: int | None = None
     range_end: int | None = None
 
@@ -144,6 +145,9 @@ class PartialRef:
         footer_offset: Where the IPC footer (and the end-of-stream marker before it) begins.
         footer_checksum: xxh3-64 of the bytes from ``footer_offset`` to the end, as 16 hex digits.
         segments: One entry per output partition, in order.
+        head_length: Bytes from the start to the first segment: magic, schema and dictionaries. Every
+            reader needs them, whichever segment it reads.
+        head_checksum: xxh3-64 of those bytes, as 16 hex digits.
     """
 
     key: str
@@ -151,8 +155,105 @@ class PartialRef:
     footer_offset: int
     footer_checksum: str
     segments: tuple[Segment, ...]
+    head_length: int = 0
+    head_checksum: str = ""
 
     @property
     def rows(self) -> int:
         """Rows over all segments."""
         return sum(s.rows for s in self.segments)
+
+    def segment_ref(self, segment: Segment) -> SegmentRef:
+        """Return what a consumer of one of the segments needs to know."""
+        return SegmentRef(
+            key=self.key,
+            object_length=self.length,
+            footer_offset=self.footer_offset,
+            footer_checksum=self.footer_checksum,
+            segment=segment,
+            head_length=self.head_length,
+            head_checksum=self.head_checksum,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRef:
+    """One output partition of one committed partial, as a consumer needs it.
+
+    Attributes:
+        key: Storage key of the partial.
+        object_length: Bytes of the whole object.
+        footer_offset: Where the IPC footer begins.
+        footer_checksum: xxh3-64 of the bytes from ``footer_offset`` to the end, as 16 hex digits.
+        segment: The partition's span.
+        head_length: Bytes from the start to the first segment; see :class:`PartialRef`.
+        head_checksum: xxh3-64 of those bytes, as 16 hex digits.
+    """
+
+    key: str
+    object_length: int
+    footer_offset: int
+    footer_checksum: str
+    segment: Segment
+    head_length: int = 0
+    head_checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanInput:
+    """What one leaf of a task's fragment reads from source files."""
+
+    leaf: int
+    files: tuple[ScanFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeInput:
+    """What one leaf of a task's fragment reads from other stages' partials."""
+
+    leaf: int
+    segments: tuple[SegmentRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchChoice:
+    """Which branch of a union (counted in post-order) a task runs."""
+
+    union: int
+    branch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """One task of a stage, before it is sent: what it reads and where it goes.
+
+    Attributes:
+        stage: Stage number.
+        task: Task number within the stage, from 0.
+        node_id: The node that it is assigned to.
+        output_partitions: Segments that its partial has.
+        scans: Source files by leaf.
+        exchanges: Partials by leaf.
+        branches: Active union branches.
+        input_bytes: Bytes of all that it reads, for balancing and for people.
+        why: Why it went to that node.
+    """
+
+    stage: int
+    task: int
+    node_id: str
+    output_partitions: int
+    scans: tuple[ScanInput, ...] = ()
+    exchanges: tuple[ExchangeInput, ...] = ()
+    branches: tuple[BranchChoice, ...] = ()
+    input_bytes: int = 0
+    why: str = ""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The source files that it reads, as text for messages: path, and byte range where there is one."""
+        return tuple(
+            f.path if f.range_start is None else f"{f.path}:{f.range_start}..{f.range_end}"
+            for scan in self.scans
+            for f in scan.files
+        )

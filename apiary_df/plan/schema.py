@@ -58,7 +58,7 @@ def output_schema(ctx: SessionContext, node: PlanNode) -> pa.Schema:
     try:
         plan = ExecutionPlan.from_bytes(ctx, codec.encode(probe))
         batch = next(iter(ctx.execute(plan, 0))).to_pyarrow()
-    except (Exception, StopIteration) as error:  # noqa: BLE001 - DataFusion raises bare Exception
+    except (Exception, StopIteration) as error:
         raise PlanError(f"cannot tell the schema of a {node.kind} plan: {error}") from error
     return batch.schema.remove_metadata()
 
@@ -89,11 +89,9 @@ def _encode_schema(ctx: SessionContext, schema: pa.Schema) -> bytes:
     batch = pa.RecordBatch.from_pylist([], schema=by_position)
     try:
         data = ctx.create_dataframe([[batch]]).execution_plan().to_bytes(ctx)
-    except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
+    except Exception as error:
         raise PlanError(f"cannot encode the schema {schema.to_string()}: {error}") from error
     scan = codec.decode(data)
     if scan.kind != "memory_scan":
         raise PlanError(f"an empty in-memory table was planned as {scan.kind}, not as a memory scan")
     return codec.schema_with_names(codec.fields_of(scan).schema, schema.names)
-
-

@@ -190,6 +190,24 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
     "FileRange": {"start": one(1, "int64"), "end": one(2, "int64")},
     "Schema": {"columns": many(1, "SchemaField")},
     "SchemaField": {"name": one(1, "string")},
+    # -- logical plans, as far as tables are made of them (plan/listing) ---------------------------------------
+    "LogicalPlan": {
+        "listing_scan": one(1, "ListingScan"),
+        "create_external_table": one(11, "CreateExternalTable"),
+        "explain": one(12, "LogicalExplain"),
+    },
+    "ListingScan": {
+        "paths": many(2, "string"),
+        "file_extension": one(3, "string"),
+        "projection": one(4),
+        "schema": one(5),
+        "filters": many(6),
+        "table_partition_cols": many(7),
+    },
+    "LogicalExplain": {"input": one(1, "LogicalPlan")},
+    "CreateExternalTable": {"schema": one(4, "DfSchema")},
+    "DfSchema": {"columns": many(1, "DfField")},
+    "DfField": {"field": one(1, "SchemaField")},
     # -- expressions, as far as they are looked into -----------------------------------------------------------
     "Expr": {"column": one(1, "Column"), "binary": one(3, "BinaryExpr"), "scalar_udf": one(16, "ScalarUdf")},
     "Column": {"name": one(1, "string"), "index": one(2, "uint32")},

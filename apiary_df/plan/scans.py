@@ -1,0 +1,174 @@
+"""A scan's files as cells, cells as a scan's files, and filling a fragment's leaves with one task's share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from apiary_df.errors import PlanError
+from apiary_df.model import BranchChoice, CellInfo, ExchangeInput, ScanFile, ScanInput, SegmentRef
+from apiary_df.plan import codec
+from apiary_df.plan.stages import EXCHANGE_STORE_URL, ExchangeLeaf, Leaf, ScanLeaf
+from apiary_df.plan.tree import PlanNode
+
+LocateFile = Callable[[str, ScanFile], tuple[str, ScanFile]]
+"""Maps (object store URL, file) to where a task reads it: the same, or a cached copy."""
+
+LocateSegment = Callable[[SegmentRef], str]
+"""Maps a segment to the absolute local path of a file that holds it at its offset."""
+
+
+def file_url(store_url: str, path: str) -> str:
+    """Return the URL of a file, from its store's URL and its path within."""
+    return f"{store_url}{path}" if store_url.endswith("/") else f"{store_url}/{path}"
+
+
+def scan_cells(
+    leaf: ScanLeaf, row_group_starts: Mapping[str, Sequence[int]], target_bytes: int
+) -> tuple[CellInfo, ...]:
+    """Return the cells of a scan: its files, the large ones in pieces.
+
+    A Parquet file is split at row groups, so that no cell is empty; DataFusion gives a row group to the byte range
+    that holds its first byte. Other formats are split into equal ranges, which DataFusion aligns to records.
+
+    Args:
+        leaf: The scan.
+        row_group_starts: File URL to the first byte of each of its row groups, ascending; a Parquet file that is not
+            in it stays whole.
+        target_bytes: Size to aim at for a piece, in bytes, >= 1.
+    """
+    cells: list[CellInfo] = []
+    for file in leaf.files:
+        url = file_url(leaf.store_url, file.path)
+        if not leaf.splittable or file.size_bytes <= target_bytes:
+            cells.append(CellInfo(storage_key=url, bytes=file.size_bytes))
+            continue
+        if leaf.format == "parquet_scan":
+            cuts = _row_group_cuts(row_group_starts.get(url, ()), file.size_bytes, target_bytes)
+        else:
+            pieces = -(-file.size_bytes // target_bytes)
+            cuts = [file.size_bytes * i // pieces for i in range(pieces + 1)]
+        if len(cuts) == 2:
+            cells.append(CellInfo(storage_key=url, bytes=file.size_bytes))
+            continue
+        cells.extend(
+            CellInfo(storage_key=url, bytes=end - start, range_start=start, range_end=end)
+            for start, end in zip(cuts, cuts[1:], strict=False)
+        )
+    return tuple(cells)
+
+
+def _row_group_cuts(starts: Sequence[int], size_bytes: int, target_bytes: int) -> list[int]:
+    """Return where to cut a file: at row group starts, as near above the target size as they allow."""
+    cuts = [0]
+    for start, following in zip(starts[1:], [*starts[2:], size_bytes], strict=False):
+        if cuts[-1] < start < size_bytes and following - cuts[-1] > target_bytes:
+            cuts.append(start)
+    return [*cuts, size_bytes]
+
+
+def files_of_cells(leaf: ScanLeaf, cells: Iterable[CellInfo]) -> tuple[ScanFile, ...]:
+    """Return the file entries that make a scan read exactly these cells; adjacent ranges become one.
+
+    Raises:
+        PlanError: If a cell is of no file of the scan.
+    """
+    by_url = {file_url(leaf.store_url, file.path): file for file in leaf.files}
+    files: list[ScanFile] = []
+    for cell in sorted(cells, key=lambda c: c.sort_key):
+        file = by_url.get(cell.storage_key)
+        if file is None:
+            raise PlanError(f"cell {cell.storage_key!r} is of no file of the scan")
+        entry = replace(file, range_start=cell.range_start, range_end=cell.range_end)
+        last = files[-1] if files else None
+        if last and last.path == entry.path and last.range_end is not None and last.range_end == entry.range_start:
+            files[-1] = replace(last, range_end=entry.range_end)
+        else:
+            files.append(entry)
+    return tuple(files)
+
+
+def fill_fragment(
+    fragment: PlanNode,
+    leaves: Sequence[Leaf],
+    scans: Iterable[ScanInput],
+    exchanges: Iterable[ExchangeInput],
+    branches: Iterable[BranchChoice],
+    *,
+    locate_segment: LocateSegment,
+) -> PlanNode:
+    """Return a fragment whose leaves read one task's share.
+
+    Leaves that the task has no input for read nothing. Union branches that are not the task's are limited to no rows,
+    so that nothing below them is ever polled.
+
+    Args:
+        fragment: A stage's fragment.
+        leaves: The stage's leaves, in pre-order.
+        scans: Source files by leaf.
+        exchanges: Partials by leaf.
+        branches: The active branch of each union that is split.
+        locate_segment: Says where a segment lies in the local file system.
+
+    Raises:
+        PlanError: If the fragment has another number of leaves than ``leaves`` says.
+    """
+    filler = _Filler(leaves, scans, exchanges, branches, locate_segment)
+    filled = filler.fill(fragment)
+    if filler.next_leaf != len(leaves):
+        raise PlanError(f"the fragment has {filler.next_leaf} file leaves, its stage names {len(leaves)}")
+    return filled
+
+
+class _Filler:
+    def __init__(
+        self,
+        leaves: Sequence[Leaf],
+        scans: Iterable[ScanInput],
+        exchanges: Iterable[ExchangeInput],
+        branches: Iterable[BranchChoice],
+        locate_segment: LocateSegment,
+    ) -> None:
+        self._leaves = leaves
+        self._scans = {scan.leaf: scan.files for scan in scans}
+        self._exchanges = {exchange.leaf: exchange.segments for exchange in exchanges}
+        self._branches = {choice.union: choice.branch for choice in branches}
+        self._locate = locate_segment
+        self.next_leaf = 0
+        self._next_union = 0
+
+    def fill(self, node: PlanNode) -> PlanNode:
+        if node.is_file_scan:
+            return self._leaf(node)
+        children = [self.fill(child) for child in node.children]
+        if node.kind == "union":
+            active = self._branches.get(self._next_union)
+            self._next_union += 1
+            if active is not None:
+                children = [child if i == active else codec.local_limit(child, 0) for i, child in enumerate(children)]
+        return node.with_children(*children)
+
+    def _leaf(self, node: PlanNode) -> PlanNode:
+        if self.next_leaf >= len(self._leaves):
+            raise PlanError(f"the fragment has more file leaves than the {len(self._leaves)} of its stage")
+        index, leaf = self.next_leaf, self._leaves[self.next_leaf]
+        self.next_leaf += 1
+        if isinstance(leaf, ExchangeLeaf):
+            return self._exchange(node, leaf, self._exchanges.get(index, ()))
+        files = self._scans.get(index, ())
+        groups = [[file] for file in files] if leaf.ordered and files else [list(files)]
+        return codec.with_scan_groups(node, groups, leaf.store_url)
+
+    def _exchange(self, node: PlanNode, leaf: ExchangeLeaf, segments: Sequence[SegmentRef]) -> PlanNode:
+        files = [self._segment_file(ref) for ref in segments if ref.segment.rows]
+        groups = [[file] for file in files] if leaf.ordered and files else [files]
+        return codec.with_scan_groups(node, groups, EXCHANGE_STORE_URL)
+
+    def _segment_file(self, ref: SegmentRef) -> ScanFile:
+        start = ref.segment.offset
+        return ScanFile(
+            path=self._locate(ref).lstrip("/"),
+            size_bytes=ref.object_length,
+            range_start=start,
+            range_end=start + ref.segment.length,
+        )

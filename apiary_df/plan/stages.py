@@ -1,0 +1,415 @@
+"""Cutting a rewritten plan into stages at its exchanges. It cuts; it rewrites nothing.
+
+A stage's fragment is a plan whose every leaf holds *one task's share* of the input, so that a fragment always runs
+over one partition, whatever the whole plan's partition count was: the reading end of a shuffle then cannot mix
+partitions. What a task gets is said by variants: a region of the plan can be run in several alternative ways only below a
+union, where each branch brings its own tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from apiary_df.errors import PlanError
+from apiary_df.model import ScanFile
+from apiary_df.plan import codec
+from apiary_df.plan.operators import SINGLE_INPUT_AGGREGATES, has_build_side, partition_count
+from apiary_df.plan.schema import ExchangeSchema
+from apiary_df.plan.tree import PlanNode
+
+EXCHANGE_STORE_URL = "file:///"
+"""Where exchange leaves read: a task always reads partials through its own file system."""
+
+_GATHERS = frozenset({"coalesce_partitions", "sort_preserving_merge"})
+
+SchemaOf = Callable[[PlanNode], ExchangeSchema]
+"""Tells the schema of an exchange fed by a plan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanLeaf:
+    """A leaf of a fragment that reads source files.
+
+    Attributes:
+        files: All files of the scan; ranges that DataFusion planned are joined back into whole objects.
+        store_url: The object store that the paths lie in (``file:///``, ``s3://bucket/``).
+        ordered: The order within each file is declared, so that every file needs a group of its own.
+        splittable: Byte ranges of a file may be read by different tasks.
+        format: Kind of the scan operator.
+    """
+
+    files: tuple[ScanFile, ...]
+    store_url: str
+    ordered: bool
+    splittable: bool
+    format: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeLeaf:
+    """A leaf of a fragment that reads what another stage's tasks wrote.
+
+    Attributes:
+        stage: The producing stage.
+        ordered: Each producer's rows are in order and are merged above: every partial needs a group of its own.
+    """
+
+    stage: int
+    ordered: bool
+
+
+Leaf = ScanLeaf | ExchangeLeaf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way in which tasks run a region of a fragment.
+
+    Attributes:
+        kind: ``single`` (one task), ``cells`` (tasks share the files of one scan) or ``hash`` (a task takes
+            partitions of its shuffles).
+        choices: (union, branch) pairs that are active, unions counted in post-order.
+        whole: Leaves that every task reads in full.
+        split: Leaves that tasks share.
+        partitions: For ``hash``, the partition count of the shuffles.
+    """
+
+    kind: str
+    choices: tuple[tuple[int, int], ...] = ()
+    whole: tuple[int, ...] = ()
+    split: tuple[int, ...] = ()
+    partitions: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of the plan between exchanges.
+
+    Attributes:
+        stage: Number of the stage; inputs have lower numbers, the root has the highest.
+        fragment: Plan whose file leaves are templates, filled by each task.
+        output: ``hash``, ``gather`` or ``result``.
+        partitions: Output partitions: the shuffle's count, else 1.
+        leaves: The fragment's file leaves, in pre-order.
+        variants: How tasks run it.
+        unions: Number of unions in the fragment.
+        schema: What it hands on; None for the root.
+    """
+
+    stage: int
+    fragment: PlanNode
+    output: str
+    partitions: int
+    leaves: tuple[Leaf, ...]
+    variants: tuple[Variant, ...]
+    unions: int
+    schema: ExchangeSchema | None
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The stages that this one reads, each once, in order."""
+        return tuple(dict.fromkeys(leaf.stage for leaf in self.leaves if isinstance(leaf, ExchangeLeaf)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageGraph:
+    """All stages of a query; the last is the root, which the coordinator runs."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def root(self) -> Stage:
+        """The stage that gives the result."""
+        return self.stages[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A fragment in the making: a subtree, its leaves, and how it can be run."""
+
+    tree: PlanNode
+    leaves: tuple[Leaf, ...]
+    variants: tuple[Variant, ...]
+    unions: int = 0
+
+    @property
+    def is_single(self) -> bool:
+        return len(self.variants) == 1 and self.variants[0].kind == "single"
+
+
+def cut(plan: PlanNode, schema_of: SchemaOf) -> StageGraph:
+    """Cut a rewritten plan into stages.
+
+    Args:
+        plan: What the last rule left.
+        schema_of: Tells the schema of an exchange.
+
+    Raises:
+        PlanError: If the plan's distribution is not one that this cutter understands; nothing is guessed.
+    """
+    cutter = _Cutter(schema_of)
+    region = cutter.region(plan)
+    if not region.is_single:
+        region = cutter.gathered(codec.coalesce(region.tree), region)
+    cutter.add_stage(region, output="result", partitions=1, schema=None)
+    return StageGraph(stages=tuple(cutter.stages))
+
+
+class _Cutter:
+    def __init__(self, schema_of: SchemaOf) -> None:
+        self._schema_of = schema_of
+        self.stages: list[Stage] = []
+
+    def add_stage(self, region: _Region, *, output: str, partitions: int, schema: ExchangeSchema | None) -> int:
+        stage = Stage(
+            stage=len(self.stages),
+            fragment=region.tree,
+            output=output,
+            partitions=partitions,
+            leaves=region.leaves,
+            variants=region.variants,
+            unions=region.unions,
+            schema=schema,
+        )
+        self.stages.append(stage)
+        return stage.stage
+
+    def region(self, node: PlanNode) -> _Region:
+        if node.is_file_scan:
+            return self._scan(node)
+        if not node.children:
+            return _Region(node, (), (Variant(kind="single"),))
+        if node.kind == "repartition":
+            return self._shuffled(node, self.region(node.children[0]))
+        if node.kind in _GATHERS:
+            child = self.region(node.children[0])
+            if child.is_single:
+                return replace(child, tree=node.with_children(child.tree))
+            return self.gathered(node, child)
+        if node.kind in {"union", "interleave"}:
+            return self._union(node)
+        if len(node.children) == 2:
+            return self._join(node)
+        child = self.region(node.children[0])
+        _check_distribution(node, child)
+        return replace(child, tree=node.with_children(child.tree))
+
+    def _scan(self, node: PlanNode) -> _Region:
+        groups = codec.scan_groups(node)
+        conf = codec.scan_conf(node)
+        planned = [file for group in groups for file in group]
+        leaf = ScanLeaf(
+            files=whole_files(planned),
+            store_url=conf.object_store_url,
+            ordered=bool(conf.output_ordering),
+            splittable=node.kind == "parquet_scan" or any(f.range_start is not None for f in planned),
+            format=node.kind,
+        )
+        template = codec.with_scan_groups(node, [[]])
+        if len(groups) == 1:
+            # One group was planned as one partition: what stands above may rest on that (a limit, say).
+            return _Region(template, (leaf,), (Variant(kind="single", whole=(0,)),))
+        return _Region(template, (leaf,), (Variant(kind="cells", split=(0,)),))
+
+    def _exchange(self, stage: int, schema: ExchangeSchema, *, ordered: bool) -> tuple[PlanNode, ExchangeLeaf]:
+        scan = codec.arrow_scan(schema.encoded, EXCHANGE_STORE_URL)
+        if schema.renamed:
+            scan = codec.rename_projection(scan, schema.arrow.names, schema.names)
+        return scan, ExchangeLeaf(stage=stage, ordered=ordered)
+
+    def _shuffled(self, node: PlanNode, child: _Region) -> _Region:
+        hashing = codec.hash_of_repartition(node)
+        if hashing is None:
+            raise PlanError("cannot cut the plan: a repartition that is not by hash was left in it")
+        _, count = hashing
+        schema = self._schema_of(node)
+        producer = replace(child, tree=node.with_children(child.tree))
+        stage = self.add_stage(producer, output="hash", partitions=count, schema=schema)
+        tree, leaf = self._exchange(stage, schema, ordered=False)
+        return _Region(tree, (leaf,), (Variant(kind="hash", split=(0,), partitions=count),))
+
+    def gathered(self, node: PlanNode, child: _Region) -> _Region:
+        """Make ``child`` a stage that ends in the gather ``node``, and return the reading end.
+
+        The gather stands on both sides: a task merges (and limits) its own partitions, the reader merges the tasks'.
+        """
+        producer = replace(child, tree=node.with_children(child.tree))
+        schema = self._schema_of(node)
+        stage = self.add_stage(producer, output="gather", partitions=1, schema=schema)
+        tree, leaf = self._exchange(stage, schema, ordered=node.kind == "sort_preserving_merge")
+        return _Region(node.with_children(tree), (leaf,), (Variant(kind="single", whole=(0,)),))
+
+    def _union(self, node: PlanNode) -> _Region:
+        children = [self.region(child) for child in node.children]
+        merged = children[0]
+        for child in children[1:]:
+            merged = _side_by_side(merged, child)
+        trees = [child.tree for child in children]
+        if all(child.is_single for child in children):
+            tree = node.with_children(*trees)
+            variant = _merge_variants([_only(v) for v in _shifted(children)])
+            return _Region(tree, merged.leaves, (variant,), merged.unions + 1)
+        if node.kind == "interleave":
+            variants = [_only(shifted) for shifted in _shifted(children)]
+            # A task holds one partition of every input: interleaving these is reading them one after the other.
+            tree = codec.coalesce(codec.union(trees))
+            return _Region(tree, merged.leaves, (_merge_hash(node, variants),), merged.unions + 1)
+        number = merged.unions
+        variants = [
+            replace(variant, choices=(*variant.choices, (number, branch)))
+            for branch, shifted in enumerate(_shifted(children))
+            for variant in shifted
+        ]
+        return _Region(node.with_children(*trees), merged.leaves, tuple(variants), number + 1)
+
+    def _join(self, node: PlanNode) -> _Region:
+        left_node, right_node = node.children
+        right = self.region(right_node)
+        if not has_build_side(node):
+            left = self.region(left_node)
+            joined = _side_by_side(left, right)
+            sides = [_only(v) for v in _shifted([left, right])]
+            if left.is_single and right.is_single:
+                variant = _merge_variants(sides)
+            else:
+                variant = _merge_hash(node, sides)
+            return replace(joined, tree=node.with_children(left.tree, right.tree), variants=(variant,))
+        left = self.region(left_node)
+        if left_node.kind in _GATHERS and left.is_single and not right.is_single and not _is_exchange(left):
+            left = self.gathered(left_node, self.region(left_node.children[0]))
+        if not left.is_single:
+            raise PlanError(f"cannot cut the plan: the build side of a {node.kind} has several partitions")
+        joined = _side_by_side(left, right)
+        (left_variants, right_variants) = _shifted([left, right])
+        variants = tuple(
+            replace(
+                variant,
+                whole=(*left_variants[0].whole, *variant.whole),
+                choices=(*left_variants[0].choices, *variant.choices),
+            )
+            for variant in right_variants
+        )
+        return replace(joined, tree=node.with_children(left.tree, right.tree), variants=variants)
+
+
+def _is_exchange(region: _Region) -> bool:
+    """Whether a gather region is the reading end of an exchange already."""
+    return any(isinstance(leaf, ExchangeLeaf) for leaf in region.leaves) and all(
+        node.kind in {*_GATHERS, "arrow_scan", "projection"} for node in region.tree.walk()
+    )
+
+
+def whole_files(planned: list[ScanFile]) -> tuple[ScanFile, ...]:
+    """Join the byte ranges that DataFusion planned back into objects, in order of path.
+
+    Raises:
+        PlanError: If the ranges of an object do not cover it exactly once.
+    """
+    by_object: dict[tuple[str, int, tuple[bytes, ...]], list[ScanFile]] = {}
+    for file in planned:
+        by_object.setdefault((file.path, file.size_bytes, file.partition_values), []).append(file)
+    files: list[ScanFile] = []
+    for entries in by_object.values():
+        first = entries[0]
+        if len(entries) == 1 and first.range_start is None:
+            files.append(first)
+            continue
+        position = 0
+        for entry in sorted(entries, key=lambda e: e.range_start or 0):
+            if entry.range_start != position or entry.range_end is None:
+                raise PlanError(f"the planned ranges of {first.path!r} do not cover it exactly once")
+            position = entry.range_end
+        if position != first.size_bytes:
+            raise PlanError(f"the planned ranges of {first.path!r} end at {position} of {first.size_bytes} bytes")
+        files.append(replace(first, range_start=None, range_end=None))
+    return tuple(files)
+
+
+def _check_distribution(node: PlanNode, child: _Region) -> None:
+    """Check that an operator which needs all rows, or all rows of a key, in one partition has them.
+
+    Raises:
+        PlanError: If it has not; this would be a wrong answer, and means that a rule or DataFusion has changed.
+    """
+    if child.is_single:
+        return
+    kinds = {variant.kind for variant in child.variants}
+    if node.kind == "aggregate":
+        mode = codec.fields_of(node).mode
+        if mode == codec.PARTIAL or (mode not in SINGLE_INPUT_AGGREGATES and kinds == {"hash"}):
+            return
+        needed = f"aggregate in mode {codec.AGGREGATE_MODES[mode]}"
+    elif node.kind == "window":
+        if codec.fields_of(node).partition_keys and kinds == {"hash"}:
+            return
+        needed = "window"
+    elif node.kind == "global_limit":
+        needed = "global limit"
+    elif node.kind == "sort" and not codec.fields_of(node).preserve_partitioning:
+        needed = "sort of all rows"
+    else:
+        return
+    raise PlanError(f"cannot cut the plan: a {needed} stands over an input in several parts ({sorted(kinds)})")
+
+
+def _shift(variant: Variant, leaves: int, unions: int) -> Variant:
+    return replace(
+        variant,
+        whole=tuple(i + leaves for i in variant.whole),
+        split=tuple(i + leaves for i in variant.split),
+        choices=tuple((union + unions, branch) for union, branch in variant.choices),
+    )
+
+
+def _shifted(regions: list[_Region]) -> list[tuple[Variant, ...]]:
+    """Return each region's variants, numbered as when the regions stand side by side."""
+    shifted: list[tuple[Variant, ...]] = []
+    leaves = unions = 0
+    for region in regions:
+        shifted.append(tuple(_shift(variant, leaves, unions) for variant in region.variants))
+        leaves += len(region.leaves)
+        unions += region.unions
+    return shifted
+
+
+def _side_by_side(left: _Region, right: _Region) -> _Region:
+    return _Region(left.tree, left.leaves + right.leaves, (), left.unions + right.unions)
+
+
+def _only(variants: tuple[Variant, ...]) -> Variant:
+    if len(variants) != 1:
+        raise PlanError("cannot cut the plan: a union's branches stand below an operator that needs them as one")
+    return variants[0]
+
+
+def _merge_variants(variants: list[Variant]) -> Variant:
+    first = variants[0]
+    return replace(
+        first,
+        whole=tuple(i for v in variants for i in v.whole),
+        split=tuple(i for v in variants for i in v.split),
+        choices=tuple(c for v in variants for c in v.choices),
+    )
+
+
+def _merge_hash(node: PlanNode, variants: list[Variant]) -> Variant:
+    """Merge the variants of inputs that must be partitioned alike.
+
+    Raises:
+        PlanError: If they are not all shuffled into the same number of partitions.
+    """
+    if any(v.kind != "hash" for v in variants) or len({v.partitions for v in variants}) != 1:
+        seen = ", ".join(f"{v.kind}({v.partitions})" for v in variants)
+        raise PlanError(f"cannot cut the plan: the inputs of a {node.kind} are not partitioned alike: {seen}")
+    return _merge_variants(variants)
+
+
+def single_partition_reason(plan: PlanNode) -> str | None:
+    """Return why a rewritten plan has nothing to distribute; None if it has."""
+    for node in plan.walk():
+        if node.kind in {"repartition", *_GATHERS} and partition_count(node.children[0]) > 1:
+            return None
+        if node.is_file_scan and partition_count(node) > 1:
+            return None
+    return "every part of the plan has a single partition"

@@ -1,0 +1,237 @@
+"""Tasks from a stage, the swarm as it is seen, and what its input stages committed. Pure.
+
+Where a stage's work goes is decided here, once its inputs are complete and their real sizes known: cells by
+:mod:`apiary_df.planner`, shuffle partitions by balance over idle bees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from apiary_df.errors import NoAliveNodes
+from apiary_df.model import (
+    BranchChoice,
+    CellInfo,
+    ExchangeInput,
+    NodeInfo,
+    PartialRef,
+    ScanFile,
+    ScanInput,
+    SegmentRef,
+    TaskSpec,
+)
+from apiary_df.plan.scans import files_of_cells, scan_cells
+from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, Variant
+from apiary_df.planner import assign_cells_to_nodes, extract_alive_nodes, leafcutter_split_assignments, waves
+
+CELLS_PER_BEE = 4
+"""Pieces that a scan is cut into for each bee: enough to balance, few enough that a piece is worth opening a file."""
+
+MIN_CELL_BYTES = 256 * 1024
+"""Pieces below this size cost more to open than to read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """Settings of task planning.
+
+    Attributes:
+        min_task_bytes: Shuffle partitions are put together into one task until it reads this much; 0 keeps one task
+            a partition.
+    """
+
+    min_task_bytes: int = 0
+
+
+def cell_target_bytes(total_bytes: int, nodes: Iterable[NodeInfo]) -> int:
+    """Return the size to cut a scan's files into, in bytes.
+
+    Args:
+        total_bytes: Size of all files of the scan.
+        nodes: The nodes that can take work.
+    """
+    alive = list(nodes)
+    bees = max(1, sum(node.bees_total for node in alive))
+    ceiling = min((node.target_cell_size for node in alive), default=total_bytes)
+    return max(MIN_CELL_BYTES, min(ceiling, -(-total_bytes // (bees * CELLS_PER_BEE))))
+
+
+def plan_stage(
+    stage: Stage,
+    nodes: Sequence[NodeInfo],
+    partials: Mapping[int, Sequence[PartialRef]],
+    row_group_starts: Mapping[str, Sequence[int]],
+    options: TaskOptions,
+) -> tuple[TaskSpec, ...]:
+    """Return the tasks of a stage.
+
+    Args:
+        stage: The stage; all stages that it reads are complete.
+        nodes: All nodes seen.
+        partials: For each input stage, its tasks' committed partials, in task order.
+        row_group_starts: File URL to the first byte of each row group, for Parquet files that may be split.
+        options: Settings.
+
+    Raises:
+        NoAliveNodes: If no alive node has a bee.
+    """
+    workers = [node for node in extract_alive_nodes(nodes) if node.bees_total > 0]
+    if not workers:
+        seen = ", ".join(f"{n.node_id} ({n.state.value}, {n.bees_total} bees)" for n in nodes) or "none"
+        raise NoAliveNodes(f"cannot plan stage {stage.stage}: no alive node has a bee; nodes seen: {seen}")
+    planner = _StagePlanner(stage, workers, partials, row_group_starts, options)
+    specs = [spec for variant in stage.variants for spec in planner.variant(variant)]
+    return tuple(replace(spec, task=number) for number, spec in enumerate(specs))
+
+
+def plan_root(stage: Stage, partials: Mapping[int, Sequence[PartialRef]], node_id: str) -> TaskSpec:
+    """Return the one task of the root stage, which the coordinator runs itself."""
+    (variant,) = stage.variants
+    planner = _StagePlanner(stage, [], partials, {}, TaskOptions())
+    return replace(planner.whole_task(variant), node_id=node_id, why="the result is gathered here")
+
+
+class _StagePlanner:
+    def __init__(
+        self,
+        stage: Stage,
+        workers: Sequence[NodeInfo],
+        partials: Mapping[int, Sequence[PartialRef]],
+        row_group_starts: Mapping[str, Sequence[int]],
+        options: TaskOptions,
+    ) -> None:
+        self._stage = stage
+        self._workers = workers
+        self._partials = partials
+        self._row_group_starts = row_group_starts
+        self._options = options
+        self._given_bytes = {node.node_id: 0 for node in workers}
+
+    def variant(self, variant: Variant) -> list[TaskSpec]:
+        if variant.kind == "cells":
+            return self._by_cells(variant)
+        if variant.kind == "hash":
+            return self._by_partitions(variant)
+        spec = self.whole_task(variant)
+        return [self._placed(spec, "one task: the plan needs all rows in one place")]
+
+    def whole_task(self, variant: Variant) -> TaskSpec:
+        """Return the task that reads the variant's whole leaves, and nothing of its split ones."""
+        scans: list[ScanInput] = []
+        exchanges: list[ExchangeInput] = []
+        for index in variant.whole:
+            leaf = self._stage.leaves[index]
+            if isinstance(leaf, ScanLeaf):
+                scans.append(ScanInput(leaf=index, files=leaf.files))
+            else:
+                exchanges.append(ExchangeInput(leaf=index, segments=self._segments(leaf, None)))
+        return self._spec(variant, scans, exchanges)
+
+    def _segments(self, leaf: ExchangeLeaf, partitions: frozenset[int] | None) -> tuple[SegmentRef, ...]:
+        return tuple(
+            SegmentRef(
+                key=partial.key,
+                object_length=partial.length,
+                footer_offset=partial.footer_offset,
+                footer_checksum=partial.footer_checksum,
+                segment=segment,
+            )
+            for partial in self._partials[leaf.stage]
+            for segment in partial.segments
+            if segment.rows and (partitions is None or segment.partition in partitions)
+        )
+
+    def _spec(self, variant: Variant, scans: Sequence[ScanInput], exchanges: Sequence[ExchangeInput]) -> TaskSpec:
+        read = sum(f.bytes for s in scans for f in s.files)
+        read += sum(ref.segment.length for e in exchanges for ref in e.segments)
+        return TaskSpec(
+            stage=self._stage.stage,
+            task=0,
+            node_id="",
+            output_partitions=self._stage.partitions,
+            scans=tuple(scans),
+            exchanges=tuple(exchanges),
+            branches=tuple(BranchChoice(union=u, branch=b) for u, b in variant.choices),
+            input_bytes=read,
+        )
+
+    def _placed(self, spec: TaskSpec, why: str) -> TaskSpec:
+        """Give a task to the node with the least work for its idle bees, counting what this stage gave it."""
+        node = min(
+            self._workers,
+            key=lambda n: (
+                self._given_bytes[n.node_id] / max(n.idle_bees, 0.5) + (0 if n.idle_bees else spec.input_bytes),
+                n.bees_busy / n.bees_total,
+                n.node_id,
+            ),
+        )
+        self._given_bytes[node.node_id] += spec.input_bytes + 1
+        return replace(spec, node_id=node.node_id, why=why)
+
+    def _by_cells(self, variant: Variant) -> list[TaskSpec]:
+        (index,) = variant.split
+        leaf = self._stage.leaves[index]
+        assert isinstance(leaf, ScanLeaf)
+        target_bytes = cell_target_bytes(sum(f.size_bytes for f in leaf.files), self._workers)
+        cells = scan_cells(leaf, self._row_group_starts, target_bytes)
+        assigned = leafcutter_split_assignments(assign_cells_to_nodes(cells, self._workers), self._workers)
+        base = self.whole_task(variant)
+        specs: list[TaskSpec] = []
+        for node in self._workers:
+            for wave in waves(assigned.get(node.node_id, ()), node):
+                specs.extend(self._cell_task(base, index, leaf, share, node) for share in wave if share)
+        # A scan of no files still has a task: an aggregate without groups gives a row over nothing.
+        return specs or [self._placed(base, "the scan has no cells")]
+
+    def _cell_task(
+        self, base: TaskSpec, index: int, leaf: ScanLeaf, share: Sequence[CellInfo], node: NodeInfo
+    ) -> TaskSpec:
+        files: tuple[ScanFile, ...] = files_of_cells(leaf, share)
+        cached = sum(1 for cell in share if cell.storage_key in node.cached_cells)
+        why = f"{len(share)} cells, {cached} cached there"
+        size = sum(cell.bytes for cell in share)
+        self._given_bytes[node.node_id] += size + 1
+        return replace(
+            base,
+            node_id=node.node_id,
+            scans=(*base.scans, ScanInput(leaf=index, files=files)),
+            input_bytes=base.input_bytes + size,
+            why=why,
+        )
+
+    def _by_partitions(self, variant: Variant) -> list[TaskSpec]:
+        base = self.whole_task(variant)
+        sizes = [0] * variant.partitions
+        for index in variant.split:
+            leaf = self._stage.leaves[index]
+            assert isinstance(leaf, ExchangeLeaf)
+            for partial in self._partials[leaf.stage]:
+                for segment in partial.segments:
+                    sizes[segment.partition] += segment.length
+        specs: list[TaskSpec] = []
+        for group in _grouped(sizes, self._options.min_task_bytes):
+            chosen = frozenset(group)
+            exchanges = [
+                ExchangeInput(leaf=index, segments=self._segments(leaf, chosen))
+                for index in variant.split
+                if isinstance(leaf := self._stage.leaves[index], ExchangeLeaf)
+            ]
+            size = sum(sizes[p] for p in group)
+            spec = replace(base, exchanges=(*base.exchanges, *exchanges), input_bytes=base.input_bytes + size)
+            label = f"partition {group[0]}" if len(group) == 1 else f"partitions {group[0]}..{group[-1]}"
+            specs.append(self._placed(spec, f"{label} of {variant.partitions}, least loaded"))
+        return specs
+
+
+def _grouped(sizes_bytes: Sequence[int], min_task_bytes: int) -> list[list[int]]:
+    """Put adjacent partitions together until a group reaches the least size worth a task."""
+    groups: list[list[int]] = []
+    filled = min_task_bytes
+    for partition, size in enumerate(sizes_bytes):
+        if filled >= min_task_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(partition)
+        filled += size
+    return groups
