@@ -1,0 +1,590 @@
+"""The storage root: a folder, a bucket, or this process's memory, behind one small synchronous interface.
+
+What belongs here: everything that knows obstore, the mapping of its exceptions to apiary_df's, retries,
+create-once, request counts. What does not: which keys exist and what is in them (``protocol``).
+
+Retries are obstore's own (exponential backoff with jitter, bounded by :class:`StoreOptions`): reads, lists,
+deletes and overwriting puts are retried on 5xx, throttling, lost connections and timeouts. A create-once put
+whose reply was lost must not simply be sent again, so :meth:`Store.create` reads the object back instead.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import obstore
+from obstore import exceptions as obstore_errors
+from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, S3Store
+
+from apiary_df.errors import (
+    ApiaryError,
+    ConfigError,
+    ObjectDamaged,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    StorageTransient,
+    StorageUnreachable,
+)
+from apiary_df.store_options import ObjectMeta, RequestCounts, StoreOptions, join_url, quote_words, split_url
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Credential
+
+__all__ = ["Data", "ObjectMeta", "RequestCounts", "Store", "StoreOptions", "open_store"]
+
+PART_BYTES = 8 * 1024 * 1024
+"""Part size of large uploads: 8 to 16 MiB a request is where object stores are cheapest for their speed."""
+
+UPLOAD_CONCURRENCY = 4
+"""Parts of one upload that are under way at once; more would only take memory from the bees."""
+
+COALESCE_BYTES = 1024 * 1024
+"""Ranges closer than this are fetched in one request: at 20 ms a MiB, a gap is cheaper than a request."""
+
+LIST_PAGE_KEYS = 1_000
+"""Keys that one list request returns at most, on every store that bills for them."""
+
+CREATE_TRIES = 5
+"""Tries of one create-once put whose object is found absent each time, before it counts as failing."""
+
+CREATE_BACKOFF_S = 0.05
+"""Wait before the second of those tries; doubles from there."""
+
+PROBE_CONNECT_S = 2.0
+PROBE_REQUEST_S = 4.0
+PROBE_RETRY_S = 3.0
+"""Limits of :meth:`Store.check_writable`: a person waits for the answer."""
+
+_STAGED_NAME = re.compile(r"#\d+$")
+"""File names that obstore uses for objects under way in a folder; no listing shows them."""
+
+Data: TypeAlias = Any
+"""``bytes``, any object with the buffer protocol, or a :class:`~pathlib.Path` whose content is meant."""
+
+
+def open_store(
+    url: str, options: StoreOptions | None = None, *, environ: Mapping[str, str] | None = None
+) -> Store:
+    """Open the store at a URL. No request is made, and no folder is created before the first write.
+
+    Args:
+        url: ``file:///folder`` or a bare path; ``memory://name`` (the same name is the same store anywhere in
+            this process); ``s3://bucket/prefix``; ``gs://bucket/prefix``; ``az://container/prefix``.
+        options: Explicit options; what they leave unset comes from the environment.
+        environ: The environment to read; the process's own if None.
+
+    Raises:
+        ConfigError: The scheme is unknown, the URL is malformed, or the options do not fit it.
+    """
+    base = StoreOptions.from_env(os.environ if environ is None else environ)
+    effective = base if options is None else options.over(base)
+    scheme, bucket, path = split_url(url)
+    if scheme == "file":
+        folder = Path(path)
+        return Store(url=folder.as_uri(), options=effective, connect=_connect_folder(folder), folder=folder)
+    if scheme == "memory":
+        return Store(
+            url=join_url("memory:/", bucket, path),
+            options=effective,
+            connect=lambda _: _memory_store(bucket),
+            key_prefix=path,
+        )
+    if scheme == "s3" and (effective.endpoint or "").startswith("http://") and not effective.allow_http:
+        raise ConfigError(
+            f"the S3 endpoint {effective.endpoint!r} is plain HTTP, which is refused unless it is allowed: "
+            "set AWS_ALLOW_HTTP=true, or allow_http in the options"
+        )
+    store = Store(
+        url=join_url(f"{scheme}:/", bucket, path),
+        options=effective,
+        connect=lambda opts: _connect_remote(scheme, bucket, path, opts),
+    )
+    store.connect()
+    return store
+
+
+class Store:
+    """One storage root. All keys are relative to it, with ``/`` between segments. Thread-safe.
+
+    Attributes:
+        url: The root as a URL, without secrets.
+        options: The effective options.
+        counts: Requests and bytes so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        options: StoreOptions,
+        connect: Callable[[StoreOptions], ObjectStore],
+        folder: Path | None = None,
+        key_prefix: str = "",
+    ) -> None:
+        self.url = url
+        self.options = options
+        self.counts = RequestCounts()
+        self._connect = connect
+        self._folder = folder
+        self._key_prefix = key_prefix
+        self._lock = Lock()
+        self._backend: ObjectStore | None = None
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def get(self, key: str) -> bytes:
+        """Read a whole object.
+
+        Raises:
+            ObjectMissing: There is no such object.
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        with self._mapped("read", key):
+            self.counts.add(get=1)
+            data = obstore.get(self._reading(), self._path(key)).bytes().to_bytes()
+        self.counts.add(bytes_in=len(data))
+        return data
+
+    def get_or_none(self, key: str) -> bytes | None:
+        """Read a whole object, or return None if there is none.
+
+        Raises:
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        try:
+            return self.get(key)
+        except ObjectMissing:
+            return None
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Read ``length`` bytes from ``start``.
+
+        Raises:
+            ObjectMissing: There is no such object.
+            ObjectDamaged: The object ends before the range does.
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        return self.get_ranges(key, [start], [length])[0]
+
+    def get_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+        """Read several ranges of one object; ranges near each other share a request.
+
+        Raises:
+            ObjectMissing: There is no such object.
+            ObjectDamaged: The object ends before one of the ranges does.
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused, or a range is negative.
+        """
+        if any(n < 0 for n in (*starts, *lengths)) or len(starts) != len(lengths):
+            raise StorageError(f"read {key!r}: ranges {list(starts)} of {list(lengths)} bytes make no sense")
+        wanted = [(start, length) for start, length in zip(starts, lengths, strict=True) if length]
+        found: Sequence[bytes] = ()
+        if wanted:
+            found = self._fetch_ranges(key, wanted)
+            for (start, length), data in zip(wanted, found, strict=True):
+                if len(data) < length:
+                    raise self._too_short(key, start, length, start + len(data))
+        rest = iter(found)
+        # obstore returns all that it fetched when coalesced ranges hit the object's end, hence the cut.
+        return [next(rest)[:length] if length else b"" for length in lengths]
+
+    def put(self, key: str, data: Data) -> None:
+        """Write an object whole, replacing any that is there. Readers see the old or the new, never a mix.
+
+        Args:
+            key: Where.
+            data: Bytes, a buffer, or a path to a file. On a folder store a file is linked in if it can be,
+                so it must not be changed afterwards (deleting it is fine).
+
+        Raises:
+            StorageUnreachable: The root (bucket, container) does not exist.
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        with self._mapped("write", key):
+            size = data.stat().st_size if isinstance(data, Path) else memoryview(data).nbytes
+            self.counts.add(put=max(1, -(-size // PART_BYTES)), bytes_out=size)
+            backend = self._writing()
+            if isinstance(data, Path) and self._link(data, key):
+                return
+            source = data if isinstance(data, Path) else memoryview(data).cast("B")
+            obstore.put(
+                backend, self._path(key), source, chunk_size=PART_BYTES, max_concurrency=UPLOAD_CONCURRENCY
+            )
+
+    def create(self, key: str, data: bytes, token: str) -> bool:
+        """Write an object unless its key is taken. The one primitive that decides between writers.
+
+        A create that fails is not proof that somebody else won, since a reply can get lost: the object is
+        read back, and what is there decides. ``data`` must carry the writer's random token, so that equal
+        bytes mean the same writer.
+
+        Returns:
+            True if the object at ``key`` is ours, False if another writer's.
+
+        Raises:
+            StorageUnreachable: The root (bucket, container) does not exist.
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused, or ``data`` lacks the token.
+        """
+        if not token or token.encode() not in data:
+            raise StorageError(f"create {key!r}: the data must carry the writer's token", key=key)
+        failure: StorageError | None = None
+        for tried in range(CREATE_TRIES):
+            if tried:
+                time.sleep(CREATE_BACKOFF_S * 2 ** (tried - 1))
+            try:
+                self._create(key, data)
+            except (ObjectExists, StorageTransient) as error:
+                failure = error
+            else:
+                return True
+            there = self.get_or_none(key)
+            if there is not None:
+                return there == data
+        raise StorageTransient(
+            f"create {key!r} in {self.url}: {CREATE_TRIES} tries, each time without the object being there "
+            f"afterwards; the last one said: {failure}",
+            key=key,
+        )
+
+    def head(self, key: str) -> ObjectMeta:
+        """Return what the store knows of an object without reading it.
+
+        Raises:
+            ObjectMissing: There is no such object.
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        with self._mapped("look up", key):
+            self.counts.add(head=1)
+            return self._meta(obstore.head(self._reading(), self._path(key)))
+
+    def list(self, prefix: str) -> list[ObjectMeta]:
+        """Return every object below a prefix (a whole number of segments), sorted by key.
+
+        An empty prefix lists the whole root; a prefix with nothing below it gives an empty list.
+
+        Raises:
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        if self._folder is not None and not self._folder.is_dir():
+            return []
+        with self._mapped("list", prefix):
+            path = self._path(prefix.rstrip("/")) if prefix.strip("/") else self._key_prefix
+            stream = obstore.list(self._reading(), path or None, chunk_size=LIST_PAGE_KEYS)
+            found = [self._meta(meta) for page in stream for meta in page]
+        self.counts.add(list=max(1, -(-len(found) // LIST_PAGE_KEYS)))
+        return sorted(found, key=lambda meta: meta.key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; those that are absent already are fine.
+
+        Raises:
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        paths = [self._path(key) for key in keys]
+        if not paths or (self._folder is not None and not self._folder.is_dir()):
+            return
+        with self._mapped("delete", f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]):
+            self.counts.add(delete=len(paths))
+            try:
+                obstore.delete(self._reading(), paths)
+            except FileNotFoundError:
+                # A folder stops at the first absent one, with the rest still there.
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self._reading(), path)
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete every object below a prefix; in a folder also the folders that held them.
+
+        Returns:
+            How many objects were deleted.
+
+        Raises:
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused, or the prefix is empty (the root is never deleted).
+        """
+        self._path(prefix.rstrip("/"))
+        found = self.list(prefix)
+        self.delete([meta.key for meta in found])
+        if self._folder is not None:
+            with self._mapped("delete", prefix):
+                _remove_folder(self._folder / prefix)
+        return len(found)
+
+    def local_path(self, key: str) -> Path | None:
+        """Return the file that holds an object (whether it exists or not), or None if this is no folder."""
+        self._path(key)
+        return None if self._folder is None else self._folder / key
+
+    def check_writable(self) -> datetime:
+        """Prove within seconds that objects can be created once, seen and deleted here.
+
+        Returns:
+            The store's clock, as it stamped the probe.
+
+        Raises:
+            StorageUnreachable: Anything that failed, with the store's own words.
+        """
+        limits = replace(
+            self.options,
+            connect_timeout_s=min(self.options.connect_timeout_s, PROBE_CONNECT_S),
+            request_timeout_s=min(self.options.request_timeout_s, PROBE_REQUEST_S),
+            retry_timeout_s=min(self.options.retry_timeout_s, PROBE_RETRY_S),
+            max_retries=min(self.options.max_retries, 1),
+        )
+        probe = Store(
+            url=self.url,
+            options=limits,
+            connect=self._connect,
+            folder=self._folder,
+            key_prefix=self._key_prefix,
+        )
+        key = f"_probe/{secrets.token_hex(8)}"
+        try:
+            probe._create(key, b"apiary probe")
+            seen = probe.head(key)
+            honours_create = not _succeeds(lambda: probe._create(key, b"apiary probe"))
+            probe.delete([key])
+            if self._folder is not None:
+                with suppress(OSError):  # another process's probe may be in it
+                    (self._folder / "_probe").rmdir()
+        except ApiaryError as error:
+            raise StorageUnreachable(
+                f"the storage root {self.url} cannot be used: {error.message}. Check the URL, that the "
+                "bucket or folder exists, the credentials, and the network",
+                url=self.url,
+            ) from error
+        if not honours_create:
+            raise StorageUnreachable(
+                f"the storage root {self.url} let an object be created twice, so it cannot decide between "
+                "writers; apiary_df needs a store that honours conditional puts (If-None-Match)",
+                url=self.url,
+            )
+        return seen.last_modified
+
+    def connect(self) -> ObjectStore:
+        """Return the obstore client, made at the first call.
+
+        Raises:
+            ConfigError: The options do not fit the store.
+        """
+        with self._lock:
+            if self._backend is None:
+                self._backend = self._connect(self.options)
+            return self._backend
+
+    def _reading(self) -> ObjectStore:
+        if self._folder is not None and not self._folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {self._folder}")
+        return self.connect()
+
+    def _writing(self) -> ObjectStore:
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        return self.connect()
+
+    def _create(self, key: str, data: bytes) -> None:
+        with self._mapped("write", key):
+            self.counts.add(put=1, bytes_out=len(data))
+            obstore.put(self._writing(), self._path(key), data, mode="create", use_multipart=False)
+
+    def _fetch_ranges(self, key: str, wanted: Sequence[tuple[int, int]]) -> Sequence[bytes]:
+        self.counts.add(get=_coalesced(wanted))
+        try:
+            with self._mapped("read", key):
+                got = obstore.get_ranges(
+                    self._reading(),
+                    self._path(key),
+                    starts=[start for start, _ in wanted],
+                    lengths=[length for _, length in wanted],
+                    coalesce=COALESCE_BYTES,
+                )
+                found = [part.to_bytes() for part in got]
+        except StorageTransient:
+            # A range that starts past the end fails like a broken store does; the size tells them apart.
+            start, length = max(wanted)
+            size = self.head(key).size_bytes
+            if start + length > size:
+                raise self._too_short(key, start, length, size) from None
+            raise
+        self.counts.add(bytes_in=sum(len(part) for part in found))
+        return found
+
+    def _too_short(self, key: str, start: int, length: int, size: int) -> ObjectDamaged:
+        return ObjectDamaged(
+            f"read {key!r} in {self.url}: bytes {start} to {start + length} were asked for, but the object "
+            f"ends at {size}",
+            key=key,
+        )
+
+    def _link(self, source: Path, key: str) -> bool:
+        """Link a file into a folder store, atomically; False if that is not possible here."""
+        if self._folder is None:
+            return False
+        target = self._folder / self._path(key)
+        staged = target.with_name(f"{target.name}#{secrets.randbelow(10**18)}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(source, staged)
+            staged.replace(target)
+        except OSError as error:
+            with suppress(OSError):
+                staged.unlink()
+            if error.errno == errno.ENOENT and not source.exists():
+                raise
+            return False  # another file system, or one without links: obstore copies instead
+        return True
+
+    def _path(self, key: str) -> str:
+        if not key or any(part in ("", ".", "..") for part in key.split("/")):
+            raise StorageError(
+                f"{key!r} is not a key: it needs segments with single slashes between", key=key
+            )
+        return f"{self._key_prefix}/{key}" if self._key_prefix else key
+
+    def _meta(self, meta: Mapping[str, Any]) -> ObjectMeta:
+        key = meta["path"]
+        if self._key_prefix:
+            key = key[len(self._key_prefix) + 1 :]
+        return ObjectMeta(
+            key=key, size_bytes=meta["size"], last_modified=meta["last_modified"], e_tag=meta["e_tag"]
+        )
+
+    @contextmanager
+    def _mapped(self, verb: str, key: str) -> Iterator[None]:
+        """Turn what obstore and the file system raise into apiary_df's errors, with the store's own words."""
+        try:
+            yield
+        except (obstore_errors.BaseError, OSError, ValueError, NotImplementedError) as error:
+            kind = _error_class(error, writing=verb == "write")
+            words = quote_words(error, self.options.secrets())
+            raise kind(f"{verb} {key!r} in {self.url}: {words}", key=key) from None
+
+
+def _error_class(error: BaseException, *, writing: bool) -> type[StorageError]:
+    if isinstance(error, (FileNotFoundError, obstore_errors.NotFoundError)):
+        # A write misses no key: what is missing is the bucket, or the file to be written.
+        return StorageUnreachable if writing else ObjectMissing
+    if isinstance(error, (FileExistsError, obstore_errors.AlreadyExistsError)):
+        return ObjectExists
+    permanent = (
+        PermissionError,
+        NotADirectoryError,
+        ValueError,
+        NotImplementedError,
+        obstore_errors.PermissionDeniedError,
+        obstore_errors.UnauthenticatedError,
+        obstore_errors.InvalidPathError,
+        obstore_errors.NotSupportedError,
+        obstore_errors.PreconditionError,
+        obstore_errors.UnknownConfigurationKeyError,
+    )
+    return StorageError if isinstance(error, permanent) else StorageTransient
+
+
+def _succeeds(create: Callable[[], None]) -> bool:
+    try:
+        create()
+    except ObjectExists:
+        return False
+    return True
+
+
+def _coalesced(wanted: Sequence[tuple[int, int]]) -> int:
+    """Return how many requests these ranges take."""
+    requests, end = 0, -COALESCE_BYTES - 1
+    for start, length in sorted(wanted):
+        if start - end > COALESCE_BYTES:
+            requests += 1
+        end = max(end, start + length)
+    return requests
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder that holds nothing but empty folders and writes that never ended."""
+    if not folder.is_dir():
+        return
+    for child in folder.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            _remove_folder(child)
+        elif _STAGED_NAME.search(child.name):
+            child.unlink(missing_ok=True)
+    with suppress(OSError):  # somebody wrote into it meanwhile: theirs to delete
+        folder.rmdir()
+
+
+_memory_lock = Lock()
+_memory_stores: dict[str, MemoryStore] = {}
+"""The one state of this module: ``memory://name`` is meant to be the same store all over a process."""
+
+
+def _memory_store(name: str) -> MemoryStore:
+    with _memory_lock:
+        return _memory_stores.setdefault(name, MemoryStore())
+
+
+def _connect_folder(folder: Path) -> Callable[[StoreOptions], ObjectStore]:
+    return lambda _: LocalStore(prefix=folder)
+
+
+def _connect_remote(scheme: str, bucket: str, path: str, options: StoreOptions) -> ObjectStore:
+    client: ClientConfig = {
+        "connect_timeout": timedelta(seconds=options.connect_timeout_s),
+        "timeout": timedelta(seconds=options.request_timeout_s),
+        "allow_http": bool(options.allow_http),
+    }
+    retry: RetryConfig = {
+        "max_retries": options.max_retries,
+        "retry_timeout": timedelta(seconds=options.retry_timeout_s),
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=5),
+            "base": 2,
+        },
+    }
+    shared: dict[str, Any] = {"prefix": path or None, "client_options": client, "retry_config": retry}
+    provider: dict[str, Any] = dict(options.provider)
+    try:
+        if scheme == "gs":
+            return GCSStore(bucket, **shared, **provider)
+        if scheme == "az":
+            return AzureStore(bucket, **shared, **provider)
+        return S3Store(bucket, **shared, **_s3_config(options))
+    except (obstore_errors.BaseError, ValueError, TypeError) as error:
+        words = quote_words(error, options.secrets())
+        raise ConfigError(f"{scheme}://{bucket} cannot be set up with the given options: {words}") from None
+
+
+def _s3_config(options: StoreOptions) -> dict[str, Any]:
+    config = {key: value for key, value in options.s3_kwargs().items() if key in ("region", "endpoint")}
+    if options.access_key_id is None or options.secret_access_key is None:
+        return config
+    credential: S3Credential = {
+        "access_key_id": options.access_key_id,
+        "secret_access_key": options.secret_access_key,
+        "token": options.session_token,
+        "expires_at": None,
+    }
+    # As plain arguments they would be joined by whatever token the process's environment holds.
+    return {**config, "credential_provider": lambda: credential}
