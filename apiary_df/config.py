@@ -1,0 +1,424 @@
+"""Settings as one frozen value, and the words for sizes.
+
+What belongs here: :class:`Settings`, what is allowed in it, the by-store defaults, and reading it out of a mapping
+and of bytes that the caller hands in. What does not: opening a file or ``os.environ`` (:mod:`apiary_df.machine`),
+storage credentials (``store_options``), and DataFusion's own options (they stay in its ``SessionConfig``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from apiary_df.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+Compression = Literal["lz4", "zstd", "none"]
+StoreKind = Literal["folder", "memory", "bucket"]
+SettingKind = Literal["bytes", "seconds", "count", "flag", "text", "codec"]
+
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+
+ENV_PREFIX = "APIARY_"
+"""An environment variable of this prefix and a field's name in capitals sets that field."""
+
+OTHER_VARIABLES = frozenset({"APIARY_CONFIG", "APIARY_STORAGE"})
+"""Variables of the prefix that are no settings: the settings file's path, and the command line's storage URL."""
+
+OTHER_PREFIXES = ("APIARY_TEST_",)
+"""Prefixes of variables that belong to the project's own tests."""
+
+CODECS: tuple[Compression, ...] = ("lz4", "zstd", "none")
+
+_DAY_S = 86_400.0
+_LONGEST_WAIT_S = 3_600.0
+"""Upper bound of all periods: a heartbeat, poll or store timeout above an hour is a slip of units."""
+
+_SUSPECT_BEATS = 2.4
+"""Heartbeats that fit into the time to suspicion: two may be lost, and the third be late."""
+
+_DEAD_BEATS = 6.0
+"""Heartbeats that fit into the time to death."""
+
+_SIZE = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_UNITS = {
+    "": 1, "b": 1,
+    "k": KIB, "kib": KIB, "kb": 10**3,
+    "m": MIB, "mib": MIB, "mb": 10**6,
+    "g": GIB, "gib": GIB, "gb": 10**9,
+    "t": TIB, "tib": TIB, "tb": 10**12,
+}  # fmt: skip
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that a person meant: ``4GiB``, ``512M``, ``1.5 gb``, ``1024``.
+
+    ``K``, ``M``, ``G``, ``T`` alone and ``KiB`` ... ``TiB`` are powers of 1024; ``KB`` ... ``TB`` powers of 1000.
+
+    Args:
+        text: A number and, if it is not bytes, a unit; capitals do not matter.
+
+    Returns:
+        Bytes, at least 1; fractions of a byte are cut off.
+
+    Raises:
+        ConfigError: It is no number with a known unit, or less than one byte.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None or match[2].lower() not in _UNITS:
+        raise ConfigError(
+            f"{text!r} is not a size: write a number and a unit, such as 512MiB, 4G or 1000000", value=text
+        )
+    number, _, fraction = match[1].partition(".")
+    scale = _UNITS[match[2].lower()]
+    # Integers all the way, since a float would round large counts of bytes.
+    size_bytes = int(number) * scale + int(fraction or "0") * scale // int("1" + "0" * len(fraction))
+    if match[1].startswith("-") or size_bytes < 1:
+        raise ConfigError(f"{text!r} is not a size above zero bytes", value=text)
+    return size_bytes
+
+
+def format_bytes(size_bytes: int) -> str:
+    """Return a number of bytes for a person: ``0 B``, ``999 B``, ``1.5 KiB``, ``4.0 GiB``.
+
+    >>> format_bytes(4 * 1024**3)
+    '4.0 GiB'
+    """
+    if abs(size_bytes) < KIB:
+        return f"{size_bytes} B"
+    value = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB"):
+        value /= KIB
+        # Compared after rounding: 1023.96 KiB would otherwise read "1024.0 KiB".
+        if abs(round(value, 1)) < KIB:
+            return f"{value:.1f} {unit}"
+    return f"{value / KIB:.1f} TiB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What is allowed in a setting.
+
+    Attributes:
+        kind: What its values are, which also says how text is read.
+        lowest: Smallest value, inclusive, in the setting's own unit.
+        highest: Largest value, inclusive.
+        nullable: Whether None is a value.
+    """
+
+    kind: SettingKind
+    lowest: float = 0
+    highest: float = math.inf
+    nullable: bool = False
+
+    def allowed(self) -> str:
+        """Say what is allowed, for messages and documentation."""
+        words = {
+            "bytes": f"a size of {format_bytes(int(self.lowest))} to {_limit(self.highest)}",
+            "seconds": f"{self.lowest:.12g} to {self.highest:.12g} seconds",
+            "count": f"a whole number, {self.lowest:.12g} to {self.highest:.12g}",
+            "flag": "true or false",
+            "text": "a text that is not empty",
+            "codec": ", ".join(CODECS),
+        }[self.kind]
+        return f"{words}, or None" if self.nullable else words
+
+    def read(self, value: object) -> object:
+        """Return a value as its kind has it; text is read as a person writes it.
+
+        Raises:
+            ConfigError: The text does not say a value of this kind.
+        """
+        if not isinstance(value, str) or self.kind == "text":
+            return value
+        word = value.strip().lower()
+        if self.nullable and (word == "auto" or (word == "none" and self.kind != "codec")):
+            return None
+        if self.kind == "bytes":
+            return 0 if word == "0" else parse_size(word)
+        if self.kind == "flag":
+            return _FLAGS.get(word, value)
+        if self.kind == "codec":
+            return word
+        try:
+            return int(word) if self.kind == "count" else float(word)
+        except ValueError:
+            return value
+
+    def accepts(self, value: object) -> bool:
+        """Whether a value is allowed."""
+        if value is None:
+            return self.nullable
+        if self.kind == "flag":
+            return isinstance(value, bool)
+        if self.kind == "text":
+            return isinstance(value, str) and value != ""
+        if self.kind == "codec":
+            return value in CODECS
+        # bool is an int to Python, but True is neither a size nor a count.
+        numbers = (int, float) if self.kind == "seconds" else (int,)
+        return isinstance(value, numbers) and not isinstance(value, bool) and self.lowest <= value <= self.highest
+
+
+def _setting(default: Any, kind: SettingKind, lowest: float = 0, highest: float = math.inf) -> Any:
+    rule = Rule(kind=kind, lowest=lowest, highest=highest, nullable=default is None)
+    return field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreProfile:
+    """The settings that depend on how costly and how fast the storage root is, all resolved.
+
+    Attributes:
+        heartbeat_s: Seconds between a node's heartbeats.
+        suspect_after_s: Seconds without a new heartbeat until a node gets no new work.
+        dead_after_s: Seconds without one until its tasks go to others.
+        poll_max_s: Longest wait between two looks for a known key, in seconds.
+        compression: Codec of partials.
+    """
+
+    heartbeat_s: float
+    suspect_after_s: float
+    dead_after_s: float
+    poll_max_s: float
+    compression: Compression
+
+
+_PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
+    {
+        # A look at a folder costs 0.1 ms and nothing else, so ask often; its pages are in memory, so that
+        # compressing would only cost time. A process that is starved for two seconds is rare, for five dead.
+        "folder": StoreProfile(
+            heartbeat_s=0.25, suspect_after_s=2.0, dead_after_s=5.0, poll_max_s=0.02, compression="none"
+        ),
+        # One process: the nodes are its own threads, which cannot die alone; as on a folder otherwise.
+        "memory": StoreProfile(
+            heartbeat_s=0.25, suspect_after_s=2.0, dead_after_s=5.0, poll_max_s=0.005, compression="none"
+        ),
+        # Requests cost money (a PUT $5 a million: 17,000 heartbeats a day are 9 cents) and answer in 30 ms,
+        # now and then in seconds; two lost heartbeats must not condemn a node. Bytes cost more than lz4.
+        "bucket": StoreProfile(
+            heartbeat_s=5.0, suspect_after_s=12.0, dead_after_s=30.0, poll_max_s=0.25, compression="lz4"
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How apiary_df works, in one value. Bounds are inclusive; see :meth:`load` for where values come from.
+
+    Attributes:
+        timeout_s: Seconds that a query may take from its start to its last row, 0.001 to 30 days; then it raises
+            ``QueryTimeout`` and cleans up. None: no limit, since only the caller knows what is long.
+        small_bytes: Plan subtrees that read at most so many source bytes run inside their consumer instead of as
+            a stage of their own, 0 to 1 TiB. 4 MiB take about as long to read as a stage's round trip.
+        min_task_bytes: Shuffle partitions are put together until a task reads so many bytes, 0 to 1 TiB. 4 MiB:
+            below it starting the task costs more than running it.
+        target_cell_bytes: Cells above this are split at row groups, 1 byte to 1 TiB. 32 MiB give a few tasks
+            for each bee on files of ordinary size, and a lost task costs little.
+        local_bees: Bees (execution slots) that a session which joined a swarm adds of its own, 0 to 1024. 0: the
+            swarm does the work; the session only coordinates and finishes what is small.
+        progress: Whether to show progress on stderr. None: only if stderr is a terminal.
+        progress_after_s: Seconds that a query runs before progress shows, 0 to 3600. 1: nobody reads it earlier.
+        heartbeat_s: Seconds between heartbeats, 0.01 to 300. None: by the store, 0.25 on a folder, 5 on a bucket.
+        suspect_after_s: Seconds without a new heartbeat until a node gets no new work, 0.05 to 1200; above
+            ``heartbeat_s``. None: 2 on a folder, 12 on a bucket (two beats lost), more if the heartbeat is slower.
+        dead_after_s: Seconds without one until a node's tasks go to others, 0.1 to 3600; above
+            ``suspect_after_s``. None: 5 on a folder, 30 on a bucket.
+        poll_min_s: First wait between two looks for a known key, in seconds, 0.0001 to 3600. 0.001: a stage of
+            trivial work takes 2 to 4 ms, and must not take longer for being looked at.
+        poll_max_s: What that wait grows to, at least ``poll_min_s``, to 3600. None: 0.02 on a folder, 0.25 on a
+            bucket, where an empty look costs as much as a full one.
+        partial_memory_bytes: Bytes of its partial that a task holds in memory before it spools to disk, 0 to
+            1 TiB. 256 MiB: the partials of most tasks fit, and a bee's budget is larger.
+        compression: Codec of partials: ``lz4``, ``zstd`` or ``none``. None: ``none`` on a folder, ``lz4`` on a
+            bucket.
+        scratch_dir: Folder for spills, spools and fetched partials. None: the system's folder for such files.
+        node_start_timeout_s: Seconds that a node process may take to its first heartbeat, 0.1 to 3600. 20: it
+            takes one on a quiet machine.
+        store_timeout_s: Seconds that a request to the store may take, its retries included, 0.1 to 3600. 30: a
+            bucket's slowest answers come after 10.
+        max_attempts: Tries at a task that fails by its environment, 1 to 100. 4: what fails thrice more elsewhere
+            fails by itself.
+        keep: Whether a query's objects stay in storage when it has ended, to be looked at. False: nothing stays.
+    """
+
+    timeout_s: float | None = _setting(None, "seconds", 0.001, 30 * _DAY_S)
+    small_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
+    min_task_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
+    target_cell_bytes: int = _setting(32 * MIB, "bytes", 1, TIB)
+    local_bees: int = _setting(0, "count", 0, 1024)
+    progress: bool | None = _setting(None, "flag")
+    progress_after_s: float = _setting(1.0, "seconds", 0, _LONGEST_WAIT_S)
+    heartbeat_s: float | None = _setting(None, "seconds", 0.01, _LONGEST_WAIT_S / 12)
+    suspect_after_s: float | None = _setting(None, "seconds", 0.05, _LONGEST_WAIT_S / 3)
+    dead_after_s: float | None = _setting(None, "seconds", 0.1, _LONGEST_WAIT_S)
+    poll_min_s: float = _setting(0.001, "seconds", 0.0001, _LONGEST_WAIT_S)
+    poll_max_s: float | None = _setting(None, "seconds", 0.0001, _LONGEST_WAIT_S)
+    partial_memory_bytes: int = _setting(256 * MIB, "bytes", 0, TIB)
+    compression: Compression | None = _setting(None, "codec")  # noqa: RUF009  # a field, as all the others
+    scratch_dir: str | None = _setting(None, "text")
+    node_start_timeout_s: float = _setting(20.0, "seconds", 0.1, _LONGEST_WAIT_S)
+    store_timeout_s: float = _setting(30.0, "seconds", 0.1, _LONGEST_WAIT_S)
+    max_attempts: int = _setting(4, "count", 1, 100)
+    keep: bool = _setting(False, "flag")
+
+    def __post_init__(self) -> None:
+        for name, rule in RULES.items():
+            value = getattr(self, name)
+            if not rule.accepts(value):
+                raise _refused(name, value, rule)
+        self._check_order("poll_min_s", "poll_max_s", equal=True)
+        self._check_order("heartbeat_s", "suspect_after_s")
+        self._check_order("suspect_after_s", "dead_after_s")
+        self._check_order("heartbeat_s", "dead_after_s")
+
+    def _check_order(self, lower: str, upper: str, *, equal: bool = False) -> None:
+        low, high = getattr(self, lower), getattr(self, upper)
+        if low is None or high is None or low < high or (equal and low == high):
+            return
+        raise ConfigError(
+            f"setting {upper} must be {'at least' if equal else 'above'} {lower}, but {upper} is {high:g} "
+            f"and {lower} is {low:g} (seconds)",
+            setting=upper,
+            value=high,
+        )
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str], file: bytes | None = None, /, **overrides: object) -> Settings:
+        """Return settings from a file, the environment and arguments; what comes later in this list wins.
+
+        Text is read as a person writes it, wherever it comes from: ``"4GiB"``, ``"yes"``, and ``auto`` (or
+        ``none``) for None where a setting may be None.
+
+        Args:
+            environ: A mapping such as ``os.environ``. ``APIARY_SMALL_BYTES`` sets ``small_bytes``, and so on; an
+                empty value sets nothing, variables without the prefix are not looked at.
+            file: A TOML document with settings at its top level, or None.
+            **overrides: Settings by name.
+
+        Raises:
+            ConfigError: The file is not TOML, a name is no setting (the nearest one is offered), or a value is
+                not allowed. The message names setting, source, value, and what is allowed.
+        """
+        given: dict[str, object] = {}
+        if file is not None:
+            given.update(_read_all(_parse_toml(file), "in the settings file"))
+        for variable, text in sorted(environ.items()):
+            if not _sets_something(variable, text):
+                continue
+            name = variable[len(ENV_PREFIX) :].lower()
+            given.update(_read_all({name: text}, f"in the environment variable {variable}"))
+        given.update(_read_all(overrides, "in the arguments"))
+        return cls(**given)  # type: ignore[arg-type]  # every value was checked against its rule
+
+    def with_overrides(self, **overrides: object) -> Settings:
+        """Return these settings with some of them replaced; values are read as in :meth:`load`.
+
+        Raises:
+            ConfigError: A name is no setting, or a value is not allowed.
+        """
+        return replace(self, **_read_all(overrides, "in the arguments"))  # type: ignore[arg-type]
+
+    def profile_for(self, kind: StoreKind) -> StoreProfile:
+        """Return the settings that depend on the store, each as set here or else as fits the kind of store.
+
+        Unset ones give way to set ones, so that a heartbeat stays shorter than the time to suspicion, and that
+        than the time to death.
+
+        Args:
+            kind: What the storage root is.
+        """
+        base = _PROFILES[kind]
+        heartbeat_s = self.heartbeat_s
+        if heartbeat_s is None:
+            caps = [base.heartbeat_s]
+            if self.suspect_after_s is not None:
+                caps.append(self.suspect_after_s / _SUSPECT_BEATS)
+            if self.dead_after_s is not None:
+                caps.append(self.dead_after_s / _DEAD_BEATS)
+            heartbeat_s = min(caps)
+        suspect_s = self.suspect_after_s
+        if suspect_s is None:
+            suspect_s = max(base.suspect_after_s, heartbeat_s * _SUSPECT_BEATS)
+            if self.dead_after_s is not None and suspect_s >= self.dead_after_s:
+                suspect_s = (heartbeat_s + self.dead_after_s) / 2
+        dead_s = self.dead_after_s
+        if dead_s is None:
+            dead_s = max(base.dead_after_s, suspect_s * _DEAD_BEATS / _SUSPECT_BEATS)
+        poll_max_s = self.poll_max_s
+        if poll_max_s is None:
+            poll_max_s = max(base.poll_max_s, self.poll_min_s)
+        return StoreProfile(
+            heartbeat_s=heartbeat_s,
+            suspect_after_s=suspect_s,
+            dead_after_s=dead_s,
+            poll_max_s=poll_max_s,
+            compression=self.compression or base.compression,
+        )
+
+    def for_store(self, kind: StoreKind) -> Settings:
+        """Return these settings with :meth:`profile_for` this kind of store filled in."""
+        profile = self.profile_for(kind)
+        return replace(self, **{f.name: getattr(profile, f.name) for f in fields(profile)})
+
+
+RULES: Mapping[str, Rule] = MappingProxyType({f.name: f.metadata["rule"] for f in fields(Settings)})
+"""Name of a setting to what is allowed in it, in the order of the fields."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like this one, or None if none is."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
+
+
+def _limit(highest: float) -> str:
+    return format_bytes(int(highest)) if math.isfinite(highest) else "any size"
+
+
+def _sets_something(variable: str, text: str) -> bool:
+    if not variable.startswith(ENV_PREFIX) or not text.strip():
+        return False
+    return variable not in OTHER_VARIABLES and not variable.startswith(OTHER_PREFIXES)
+
+
+def _parse_toml(file: bytes) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = tomllib.loads(file.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"the settings file is not TOML in UTF-8: {error}") from error
+    return document
+
+
+def _read_all(given: Mapping[str, object], where: str) -> dict[str, object]:
+    read: dict[str, object] = {}
+    for name, value in given.items():
+        rule = RULES.get(name)
+        if rule is None:
+            guess = nearest(name, RULES)
+            hint = f"did you mean {guess!r}?" if guess else f"settings are {', '.join(RULES)}"
+            raise ConfigError(f"unknown setting {name!r} {where}: {hint}", setting=name)
+        try:
+            read[name] = rule.read(value)
+        except ConfigError as error:
+            raise ConfigError(f"setting {name} {where}: {error.message}", setting=name, value=value) from error
+        if not rule.accepts(read[name]):
+            raise _refused(name, value, rule, where)
+    return read
+
+
+def _refused(name: str, value: object, rule: Rule, where: str = "") -> ConfigError:
+    place = f" {where}" if where else ""
+    return ConfigError(f"setting {name}{place} is {value!r}; allowed is {rule.allowed()}", setting=name, value=value)
