@@ -1,8 +1,8 @@
-"""Logical scans of file tables: putting an explicit list of files into one, and reading declared columns out of DDL.
+"""Logical scans of file tables: putting a list of files into one, and reading declared columns out of DDL.
 
-What belongs here turns plan bytes into plan bytes. DataFusion's own API makes a file table of one URL only, but its logical scan
-holds any number of them; so a scan planned for one file becomes a scan of exactly the listed files. Reading files,
-inferring schemas and talking to a session belong to :mod:`apiary_df.tables`.
+What belongs here turns plan bytes into plan bytes. DataFusion's own API makes a file table of one URL only,
+but its logical scan holds any number of them; so a scan planned for one file becomes a scan of exactly the
+listed files. Reading files, inferring schemas and talking to a session belong to :mod:`apiary_df.tables`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def with_paths(plan: bytes, paths: Sequence[str]) -> bytes:
     message = _listing(plan)
     scan = message.listing_scan
     if scan.table_partition_cols:
-        # DataFusion takes partition values from what follows the URL in a file's path. After a file's own URL nothing
-        # follows, and planning a query on such a scan panics.
+        # DataFusion takes partition values from what follows the URL in a file's path. After a file's own
+        # URL nothing follows, and planning a query on such a scan panics.
         raise PlanError("a scan of listed files cannot take partition columns from their paths")
     scan.paths[:] = list(paths)
     scan.file_extension = ""
@@ -53,12 +53,13 @@ def paths_of(plan: bytes) -> tuple[str, ...]:
 def with_declared_columns(plan: bytes, ddl: bytes) -> bytes | None:
     """Return a file scan whose schema is the column list of a ``CREATE EXTERNAL TABLE`` plan.
 
-    DataFusion tells a table factory only the names of declared columns. Their types are in the statement's plan, and a scan
-    that carries them can be decoded and asked for its schema.
+    DataFusion tells a table factory only the names of declared columns. Their types are in the statement's
+    plan, and a scan that carries them can be decoded and asked for its schema.
 
     Args:
         plan: An encoded logical plan that is a single file scan; its schema is replaced.
-        ddl: The encoded logical plan of ``CREATE EXTERNAL TABLE ...`` or of ``EXPLAIN CREATE EXTERNAL TABLE ...``.
+        ddl: The encoded logical plan of ``CREATE EXTERNAL TABLE ...`` or of ``EXPLAIN CREATE EXTERNAL TABLE
+            ...``.
 
     Returns:
         The encoded scan; None if the statement declares no columns or is another statement.

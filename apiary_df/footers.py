@@ -1,0 +1,170 @@
+"""Where the row groups of a Parquet object lie, for splitting it at their boundaries.
+
+Only footers are read here, and remembered: the same object is asked about by every query on its table. What
+is done with the boundaries is the planner's business.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from io import BytesIO
+from threading import Lock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apiary_df.errors import ObjectMissing, TableError
+from apiary_df.store import Store, StoreOptions, open_store
+from apiary_df.tables.objects import Location, parse_location
+
+FOOTER_GUESS_BYTES = 64 * 1024
+"""Bytes read from an object's end at first: nearly every footer fits, and a request costs more than 64 KiB
+do."""
+
+MAX_CACHED_FOOTERS = 4_096
+"""Objects whose row groups are remembered; a few hundred bytes each."""
+
+_TRAILER_BYTES = 8
+_MAGIC = b"PAR1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowGroup:
+    """A row group of a Parquet object.
+
+    Attributes:
+        start_offset: Where its first column begins, in bytes. DataFusion's reader gives a row group to the
+            byte range in which this offset lies.
+        compressed_bytes: Bytes of its columns in storage.
+        rows: Its rows.
+    """
+
+    start_offset: int
+    compressed_bytes: int
+    rows: int
+
+
+class FooterCache:
+    """Remembers the row groups of objects, least recently used first to go. Thread-safe.
+
+    Args:
+        max_entries: Objects that are remembered, >= 1.
+    """
+
+    def __init__(self, max_entries: int = MAX_CACHED_FOOTERS) -> None:
+        self._max_entries = max_entries
+        self._entries: OrderedDict[tuple[str, int, int], tuple[RowGroup, ...]] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._entries)
+
+    def row_groups(
+        self, url: str, size_bytes: int, options: StoreOptions | None = None, *, last_modified_ns: int = 0
+    ) -> tuple[RowGroup, ...]:
+        """Return an object's row groups, from memory if this version of it was asked about before.
+
+        Args:
+            url: Path or URL of a Parquet object.
+            size_bytes: Its size.
+            options: How to reach the store.
+            last_modified_ns: When it was written, ns since the epoch; with ``url`` and ``size_bytes`` it
+                tells versions apart.
+
+        Raises:
+            TableError: If the object is missing or is no readable Parquet file of that size.
+            StorageError: If the store cannot be asked.
+        """
+        key = (url, size_bytes, last_modified_ns)
+        with self._lock:
+            known = self._entries.get(key)
+            if known is not None:
+                self._entries.move_to_end(key)
+                return known
+        read = read_row_groups(url, size_bytes, options)
+        with self._lock:
+            self._entries[key] = read
+            while len(self._entries) > self._max_entries:
+                self._entries.popitem(last=False)
+        return read
+
+
+def read_row_groups(url: str, size_bytes: int, options: StoreOptions | None = None) -> tuple[RowGroup, ...]:
+    """Read an object's footer and return its row groups, in order.
+
+    Args:
+        url: Path or URL of a Parquet object.
+        size_bytes: Its size.
+        options: How to reach the store.
+
+    Raises:
+        TableError: If the object is missing or is no readable Parquet file of that size.
+        StorageError: If the store cannot be asked.
+    """
+    place = parse_location(url)
+    try:
+        metadata = pq.read_metadata(BytesIO(_footer(place, size_bytes, options)))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(url, str(error)) from error
+    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+    return tuple(_row_group(group) for group in groups if group.num_columns)
+
+
+def _row_group(group: pq.RowGroupMetaData) -> RowGroup:
+    columns = [group.column(index) for index in range(group.num_columns)]
+    first = columns[0]
+    return RowGroup(
+        start_offset=first.dictionary_page_offset or first.data_page_offset,
+        compressed_bytes=sum(column.total_compressed_size for column in columns),
+        rows=group.num_rows,
+    )
+
+
+def _footer(place: Location, size_bytes: int, options: StoreOptions | None) -> bytes:
+    """Return the end of an object, from its footer on (or from earlier on)."""
+    if size_bytes < _TRAILER_BYTES + len(_MAGIC):
+        raise _unreadable(place.url, f"{size_bytes} bytes are too few")
+    tail = _read_end(place, size_bytes, min(size_bytes, FOOTER_GUESS_BYTES), options)
+    if tail[-len(_MAGIC) :] != _MAGIC:
+        raise _unreadable(place.url, f"it does not end in {_MAGIC.decode()} at byte {size_bytes}")
+    needed = int.from_bytes(tail[-_TRAILER_BYTES : -len(_MAGIC)], "little") + _TRAILER_BYTES
+    if needed > size_bytes:
+        raise _unreadable(place.url, f"its footer of {needed} bytes is longer than the object")
+    return tail if needed <= len(tail) else _read_end(place, size_bytes, needed, options)
+
+
+def _read_end(place: Location, size_bytes: int, length: int, options: StoreOptions | None) -> bytes:
+    start = size_bytes - length
+    if place.scheme == "file":
+        try:
+            with place.path.open("rb") as file:
+                file.seek(start)
+                return file.read(length)
+        except OSError as error:
+            raise _unreadable(place.url, str(error)) from error
+    store: Store = open_store(place.store_url, options)
+    try:
+        return store.get_range(place.key, start, length)
+    except ObjectMissing as error:
+        raise _unreadable(place.url, error.message) from error
+
+
+def _unreadable(url: str, why: str) -> TableError:
+    return TableError(f"cannot read the Parquet footer of {url}: {why}", file=url)
+
+
+_CACHE = FooterCache()
+
+
+def row_group_offsets(
+    url: str, size_bytes: int, options: StoreOptions | None = None, *, last_modified_ns: int = 0
+) -> tuple[RowGroup, ...]:
+    """Return an object's row groups through a cache that the process shares; see :class:`FooterCache`.
+
+    Raises:
+        TableError: If the object is missing or is no readable Parquet file of that size.
+        StorageError: If the store cannot be asked.
+    """
+    return _CACHE.row_groups(url, size_bytes, options, last_modified_ns=last_modified_ns)
