@@ -1,0 +1,113 @@
+"""An S3 service on this machine for the benchmarks: a moto server in a process of its own.
+
+In a process of its own, so that it takes no time from the interpreter that is measured. Its latency is that of a local
+socket and of Python; it shows that everything works over HTTP, not how fast a real bucket is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from apiary_df.store import open_store
+
+BUCKET = "bench"
+SWARM_URL = f"s3://{BUCKET}/swarm"
+
+_HOST = "127.0.0.1"
+_START_TIMEOUT_S = 30.0
+_START_POLL_S = 0.05
+_STOP_TIMEOUT_S = 5.0
+
+
+@contextmanager
+def s3_server() -> Iterator[None]:
+    """Run the service with an empty bucket; the AWS_* variables of this process and its children name it meanwhile."""
+    port = _free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", _HOST, "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{_HOST}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "benchmark-key-id",
+        "AWS_SECRET_ACCESS_KEY": "benchmark-secret-key",
+    }
+    try:
+        _await_port(server, port)
+        with _environment(variables):
+            _create_bucket(variables["AWS_ENDPOINT_URL"])
+            yield
+    finally:
+        server.terminate()
+        try:
+            server.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def upload(tables: Mapping[str, Path]) -> dict[str, str]:
+    """Put Parquet files, or folders of them, into the bucket and return their URLs, a folder's with a slash."""
+    store = open_store(f"s3://{BUCKET}/tables")
+    urls = {}
+    for name, path in tables.items():
+        if path.is_dir():
+            for file in sorted(path.glob("*.parquet")):
+                store.put(f"{name}/{file.name}", file)
+            urls[name] = f"s3://{BUCKET}/tables/{name}/"
+        else:
+            store.put(path.name, path)
+            urls[name] = f"s3://{BUCKET}/tables/{path.name}"
+    return urls
+
+
+def _create_bucket(endpoint: str) -> None:
+    import boto3  # comes with moto
+
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_port(server: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex((_HOST, port)) == 0:
+                return
+        time.sleep(_START_POLL_S)
+    raise SystemExit(
+        f"the moto server did not answer on {_HOST}:{port} within {_START_TIMEOUT_S:.0f} s "
+        f"(exit code {server.poll()}); is moto[server] installed? pip install 'apiary-df[dev]'"
+    )
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    # AWS_SESSION_TOKEN of the user's own account must not join these keys.
+    names = [*variables, "AWS_SESSION_TOKEN"]
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
