@@ -21,6 +21,8 @@
     ├── PlanError             the plan cannot be decoded, rewritten or cut
     ├── InternalError         a defect of apiary_df itself
     └── QueryError            a query that started and did not finish
+        ├── ExecutionFailed       DataFusion raised on the data or the SQL
+        ├── ResourcesExhausted    memory or disk of a bee did not suffice (retryable)
         ├── TaskFailed            a task raised; carries task, node and cells
         ├── QueryTimeout
         └── QueryCancelled
@@ -108,8 +110,11 @@ class ConfigError(InputError):
     code = "config"
 
 
-class SqlError(InputError):
-    """SQL that does not parse, names what does not exist, or cannot be planned."""
+class SqlError(InputError, ValueError):
+    """SQL that does not parse, names what does not exist, or cannot be planned.
+
+    It is a ``ValueError`` too, which is what datafusion raises for the same.
+    """
 
     code = "sql"
 
@@ -205,6 +210,19 @@ class QueryError(ApiaryError):
     """A query that was started did not finish."""
 
     code = "query"
+
+
+class ExecutionFailed(QueryError):
+    """DataFusion raised while it ran a fragment: an overflow, a bad cast, a corrupt file."""
+
+    code = "execution_failed"
+
+
+class ResourcesExhausted(QueryError):
+    """A fragment needed more memory or disk than its bee has."""
+
+    code = "resources_exhausted"
+    retryable = True
 
 
 class TaskFailed(QueryError):

@@ -201,18 +201,32 @@ class SegmentRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanInput:
-    """What one leaf of a task's fragment reads from source files."""
+    """What one leaf of a task's fragment reads from source files.
+
+    Attributes:
+        leaf: The leaf's number in the fragment, in pre-order.
+        files: File entries.
+        ordered: The order within each file is declared: every file gets a group of its own.
+    """
 
     leaf: int
     files: tuple[ScanFile, ...]
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeInput:
-    """What one leaf of a task's fragment reads from other stages' partials."""
+    """What one leaf of a task's fragment reads from other stages' partials.
+
+    Attributes:
+        leaf: The leaf's number in the fragment, in pre-order.
+        segments: What it reads, in order.
+        ordered: Each segment's rows are in order and are merged above: every segment gets a group of its own.
+    """
 
     leaf: int
     segments: tuple[SegmentRef, ...]
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@
     RUNNING, FINISHING ──Cancelled──> CANCELLED
     DONE, FAILED, CANCELLED ──anything──> unchanged, no commands (late news of a query that is over)
 
-The table :data:`TRANSITIONS` says which events are legal in which state; an event that is not raises and changes nothing.
+The table :data:`TRANSITIONS` says which events are legal in which state; one that is not raises and changes nothing.
 The machine knows no clock, store or node: the coordinator turns what it sees into events, and carries the commands out.
 """
 

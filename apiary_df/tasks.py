@@ -123,9 +123,10 @@ class _StagePlanner:
         for index in variant.whole:
             leaf = self._stage.leaves[index]
             if isinstance(leaf, ScanLeaf):
-                scans.append(ScanInput(leaf=index, files=leaf.files))
+                scans.append(ScanInput(leaf=index, files=leaf.files, ordered=leaf.ordered))
             else:
-                exchanges.append(ExchangeInput(leaf=index, segments=self._segments(leaf, None)))
+                segments = self._segments(leaf, None)
+                exchanges.append(ExchangeInput(leaf=index, segments=segments, ordered=leaf.ordered))
         return self._spec(variant, scans, exchanges)
 
     def _segments(self, leaf: ExchangeLeaf, partitions: frozenset[int] | None) -> tuple[SegmentRef, ...]:
@@ -195,7 +196,7 @@ class _StagePlanner:
         return replace(
             base,
             node_id=node.node_id,
-            scans=(*base.scans, ScanInput(leaf=index, files=files)),
+            scans=(*base.scans, ScanInput(leaf=index, files=files, ordered=leaf.ordered)),
             input_bytes=base.input_bytes + size,
             why=why,
         )
@@ -213,7 +214,7 @@ class _StagePlanner:
         for group in _grouped(sizes, self._options.min_task_bytes):
             chosen = frozenset(group)
             exchanges = [
-                ExchangeInput(leaf=index, segments=self._segments(leaf, chosen))
+                ExchangeInput(leaf=index, segments=self._segments(leaf, chosen), ordered=leaf.ordered)
                 for index in variant.split
                 if isinstance(leaf := self._stage.leaves[index], ExchangeLeaf)
             ]

@@ -1,7 +1,7 @@
 """Plan bytes to tree and back, and typed access to what the rules need of an operator.
 
-Beside :mod:`apiary_df.plan.wire`, this is the only module that imports protobuf. It knows where an operator keeps its inputs
-and how to build the few operators that rules insert. It decides nothing about plans.
+Beside :mod:`apiary_df.plan.wire`, this is the only module that imports protobuf. It knows where an operator keeps its
+inputs and how to build the few operators that rules insert. It decides nothing about plans.
 """
 
 from __future__ import annotations

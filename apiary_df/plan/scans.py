@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from apiary_df.errors import PlanError
 from apiary_df.model import BranchChoice, CellInfo, ExchangeInput, ScanFile, ScanInput, SegmentRef
 from apiary_df.plan import codec
-from apiary_df.plan.stages import EXCHANGE_STORE_URL, ExchangeLeaf, Leaf, ScanLeaf
+from apiary_df.plan.stages import EXCHANGE_STORE_URL, ScanLeaf
 from apiary_df.plan.tree import PlanNode
-
-LocateFile = Callable[[str, ScanFile], tuple[str, ScanFile]]
-"""Maps (object store URL, file) to where a task reads it: the same, or a cached copy."""
 
 LocateSegment = Callable[[SegmentRef], str]
 """Maps a segment to the absolute local path of a file that holds it at its offset."""
@@ -53,7 +51,7 @@ def scan_cells(
             continue
         cells.extend(
             CellInfo(storage_key=url, bytes=end - start, range_start=start, range_end=end)
-            for start, end in zip(cuts, cuts[1:], strict=False)
+            for start, end in pairwise(cuts)
         )
     return tuple(cells)
 
@@ -90,7 +88,6 @@ def files_of_cells(leaf: ScanLeaf, cells: Iterable[CellInfo]) -> tuple[ScanFile,
 
 def fill_fragment(
     fragment: PlanNode,
-    leaves: Sequence[Leaf],
     scans: Iterable[ScanInput],
     exchanges: Iterable[ExchangeInput],
     branches: Iterable[BranchChoice],
@@ -104,37 +101,33 @@ def fill_fragment(
 
     Args:
         fragment: A stage's fragment.
-        leaves: The stage's leaves, in pre-order.
         scans: Source files by leaf.
         exchanges: Partials by leaf.
         branches: The active branch of each union that is split.
         locate_segment: Says where a segment lies in the local file system.
 
     Raises:
-        PlanError: If the fragment has another number of leaves than ``leaves`` says.
+        PlanError: If an input is for a leaf that the fragment does not have.
     """
-    filler = _Filler(leaves, scans, exchanges, branches, locate_segment)
+    filler = _Filler(scans, exchanges, branches, locate_segment)
     filled = filler.fill(fragment)
-    if filler.next_leaf != len(leaves):
-        raise PlanError(f"the fragment has {filler.next_leaf} file leaves, its stage names {len(leaves)}")
+    filler.check_all_used()
     return filled
 
 
 class _Filler:
     def __init__(
         self,
-        leaves: Sequence[Leaf],
         scans: Iterable[ScanInput],
         exchanges: Iterable[ExchangeInput],
         branches: Iterable[BranchChoice],
         locate_segment: LocateSegment,
     ) -> None:
-        self._leaves = leaves
-        self._scans = {scan.leaf: scan.files for scan in scans}
-        self._exchanges = {exchange.leaf: exchange.segments for exchange in exchanges}
+        self._scans = {scan.leaf: scan for scan in scans}
+        self._exchanges = {exchange.leaf: exchange for exchange in exchanges}
         self._branches = {choice.union: choice.branch for choice in branches}
         self._locate = locate_segment
-        self.next_leaf = 0
+        self._next_leaf = 0
         self._next_union = 0
 
     def fill(self, node: PlanNode) -> PlanNode:
@@ -148,21 +141,23 @@ class _Filler:
                 children = [child if i == active else codec.local_limit(child, 0) for i, child in enumerate(children)]
         return node.with_children(*children)
 
-    def _leaf(self, node: PlanNode) -> PlanNode:
-        if self.next_leaf >= len(self._leaves):
-            raise PlanError(f"the fragment has more file leaves than the {len(self._leaves)} of its stage")
-        index, leaf = self.next_leaf, self._leaves[self.next_leaf]
-        self.next_leaf += 1
-        if isinstance(leaf, ExchangeLeaf):
-            return self._exchange(node, leaf, self._exchanges.get(index, ()))
-        files = self._scans.get(index, ())
-        groups = [[file] for file in files] if leaf.ordered and files else [list(files)]
-        return codec.with_scan_groups(node, groups, leaf.store_url)
+    def check_all_used(self) -> None:
+        named = max([*self._scans, *self._exchanges], default=-1)
+        if named >= self._next_leaf or max(self._branches, default=-1) >= self._next_union:
+            raise PlanError(
+                f"the fragment has {self._next_leaf} file leaves and {self._next_union} unions, its task's inputs "
+                f"are for leaves {sorted([*self._scans, *self._exchanges])} and unions {sorted(self._branches)}"
+            )
 
-    def _exchange(self, node: PlanNode, leaf: ExchangeLeaf, segments: Sequence[SegmentRef]) -> PlanNode:
-        files = [self._segment_file(ref) for ref in segments if ref.segment.rows]
-        groups = [[file] for file in files] if leaf.ordered and files else [files]
-        return codec.with_scan_groups(node, groups, EXCHANGE_STORE_URL)
+    def _leaf(self, node: PlanNode) -> PlanNode:
+        index = self._next_leaf
+        self._next_leaf += 1
+        if (exchange := self._exchanges.get(index)) is not None:
+            files = [self._segment_file(ref) for ref in exchange.segments if ref.segment.rows]
+            return codec.with_scan_groups(node, _groups(files, exchange.ordered), EXCHANGE_STORE_URL)
+        if (scan := self._scans.get(index)) is not None:
+            return codec.with_scan_groups(node, _groups(scan.files, scan.ordered))
+        return codec.with_scan_groups(node, [[]])
 
     def _segment_file(self, ref: SegmentRef) -> ScanFile:
         start = ref.segment.offset
@@ -172,3 +167,7 @@ class _Filler:
             range_start=start,
             range_end=start + ref.segment.length,
         )
+
+
+def _groups(files: Sequence[ScanFile], ordered: bool) -> list[list[ScanFile]]:
+    return [[file] for file in files] if ordered and files else [list(files)]

@@ -2,8 +2,8 @@
 
 A stage's fragment is a plan whose every leaf holds *one task's share* of the input, so that a fragment always runs
 over one partition, whatever the whole plan's partition count was: the reading end of a shuffle then cannot mix
-partitions. What a task gets is said by variants: a region of the plan can be run in several alternative ways only below a
-union, where each branch brings its own tasks.
+partitions. What a task gets is said by variants: a region of the plan can be run in several alternative ways only
+below a union, where each branch brings its own tasks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from apiary_df.errors import PlanError
 from apiary_df.model import ScanFile
 from apiary_df.plan import codec
-from apiary_df.plan.operators import SINGLE_INPUT_AGGREGATES, has_build_side, partition_count
+from apiary_df.plan.operators import SINGLE_INPUT_AGGREGATES, has_build_side
 from apiary_df.plan.schema import ExchangeSchema
 from apiary_df.plan.tree import PlanNode
 
@@ -270,10 +270,8 @@ class _Cutter:
             left = self.region(left_node)
             joined = _side_by_side(left, right)
             sides = [_only(v) for v in _shifted([left, right])]
-            if left.is_single and right.is_single:
-                variant = _merge_variants(sides)
-            else:
-                variant = _merge_hash(node, sides)
+            both_single = left.is_single and right.is_single
+            variant = _merge_variants(sides) if both_single else _merge_hash(node, sides)
             return replace(joined, tree=node.with_children(left.tree, right.tree), variants=(variant,))
         left = self.region(left_node)
         if left_node.kind in _GATHERS and left.is_single and not right.is_single and not _is_exchange(left):
@@ -403,13 +401,3 @@ def _merge_hash(node: PlanNode, variants: list[Variant]) -> Variant:
         seen = ", ".join(f"{v.kind}({v.partitions})" for v in variants)
         raise PlanError(f"cannot cut the plan: the inputs of a {node.kind} are not partitioned alike: {seen}")
     return _merge_variants(variants)
-
-
-def single_partition_reason(plan: PlanNode) -> str | None:
-    """Return why a rewritten plan has nothing to distribute; None if it has."""
-    for node in plan.walk():
-        if node.kind in {"repartition", *_GATHERS} and partition_count(node.children[0]) > 1:
-            return None
-        if node.is_file_scan and partition_count(node) > 1:
-            return None
-    return "every part of the plan has a single partition"

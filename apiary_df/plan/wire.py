@@ -242,7 +242,8 @@ def _file_descriptor() -> descriptor_pb2.FileDescriptorProto:
 
 def _build_classes() -> dict[str, type[Any]]:
     pool = descriptor_pool.DescriptorPool()
-    file = pool.Add(_file_descriptor()) or pool.FindFileByName("apiary_df/plan.proto")
+    pool.Add(_file_descriptor())
+    file = pool.FindFileByName("apiary_df/plan.proto")
     return {name: message_factory.GetMessageClass(file.message_types_by_name[name]) for name in MESSAGES}
 
 

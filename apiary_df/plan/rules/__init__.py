@@ -1,7 +1,7 @@
 """The rewrite rules, one a file, in the order in which they run.
 
-Each rule takes a plan that one node can run and leaves a plan that one node can run, with the same rows. None of them cuts:
-after the last one, every place where tasks must exchange rows is an exchange operator, and what may be replicated
+Each rule takes a plan that one node can run and leaves a plan that one node can run, with the same rows. None of them
+cuts: after the last one, every place where tasks must exchange rows is an exchange operator, and what may be replicated
 or must stay in one task has been made so.
 """
 

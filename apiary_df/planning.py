@@ -1,0 +1,198 @@
+"""From a DataFrame to a stage graph: DataFusion's physical plan, rewritten and cut.
+
+Plans for the swarm are made by a *twin* of the user's session: the same settings, except for the few that make a plan
+divisible (:data:`TWIN_OPTIONS`). The user's session stays as it is, so whatever runs in this process runs exactly as
+plain DataFusion would run it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import datafusion
+from datafusion import SessionConfig
+from datafusion.plan import ExecutionPlan, LogicalPlan
+
+from apiary_df.errors import PlanError, SqlError
+from apiary_df.plan import codec
+from apiary_df.plan.operators import coordinator_only_reason
+from apiary_df.plan.rules import Phase, RewriteOptions, rewrite
+from apiary_df.plan.schema import ExchangeSchema, exchange_schema
+from apiary_df.plan.stages import StageGraph, cut
+from apiary_df.plan.tree import PlanNode
+
+logger = logging.getLogger("apiary_df")
+
+TWIN_OPTIONS: Mapping[str, str] = {
+    # A filter that is filled by an operator of another stage would never be filled.
+    "datafusion.optimizer.enable_dynamic_filter_pushdown": "false",
+    # A subquery expression decodes only below the operator that owns it; as a join it can be cut.
+    "datafusion.optimizer.enable_physical_uncorrelated_scalar_subquery": "false",
+    # Every scan that can be read in parts is planned in parts; what is too small to be is decided by a rule.
+    "datafusion.optimizer.repartition_file_min_size": "0",
+    # Groups that carry a partitioning could not be regrouped by cells.
+    "datafusion.optimizer.preserve_file_partitions": "0",
+    # One file group, one stream: stealing across partitions reads a file twice when tasks run apart.
+    "datafusion.execution.enable_file_stream_work_stealing": "false",
+    # The settings are read back from here.
+    "datafusion.catalog.information_schema": "true",
+}
+"""Options of the session that plans for the swarm."""
+
+MIN_PARTITIONS = 2
+"""With fewer, DataFusion plans no exchange, and there would be nothing to cut."""
+
+_SETTINGS_SQL = "SELECT name, value FROM information_schema.df_settings WHERE value IS NOT NULL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsHere:
+    """The query runs in this process, as plain DataFusion runs it.
+
+    Attributes:
+        reason: Why it is not distributed.
+        physical: Text of the physical plan, if it came to one.
+        phases: The plan after each rule, as far as it came.
+    """
+
+    reason: str
+    physical: str = ""
+    phases: tuple[Phase, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsOnSwarm:
+    """The query is cut into stages.
+
+    Attributes:
+        physical: Text of the physical plan that was cut.
+        phases: The plan after each rule.
+        graph: The stages.
+        settings: DataFusion options that differ from their defaults; every task runs under them.
+    """
+
+    physical: str
+    phases: tuple[Phase, ...]
+    graph: StageGraph
+    settings: Mapping[str, str]
+
+
+class SwarmPlanner:
+    """Plans queries of one session for the swarm.
+
+    Args:
+        session: The user's session.
+        prepare: Called with every new twin, to register what plans may need (object stores).
+    """
+
+    def __init__(
+        self, session: datafusion.SessionContext, prepare: Callable[[datafusion.SessionContext], None]
+    ) -> None:
+        self._session = session
+        self._prepare = prepare
+        self._twin: datafusion.SessionContext | None = None
+        self._twin_partitions = 0
+        self._settings: dict[str, str] = {}
+
+    def forget(self) -> None:
+        """Drop the twin: the session's settings or object stores have changed."""
+        self._twin = None
+
+    def plan(self, logical: LogicalPlan, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
+        """Plan a query.
+
+        Args:
+            logical: The query, as the user's session bound it.
+            options: Settings of the rewrite; its partition count is also the plan's.
+
+        Raises:
+            SqlError: If DataFusion cannot plan the query at all.
+        """
+        twin = self._twin_for(options.partitions)
+        try:
+            physical = twin.create_dataframe_from_logical_plan(logical).execution_plan()
+        except Exception as error:
+            raise SqlError(f"DataFusion cannot plan the query: {error}") from error
+        text = physical.display_indent()
+        try:
+            encoded = physical.to_bytes(twin)
+        except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
+            return RunsHere(reason=f"DataFusion cannot encode the plan: {error}", physical=text)
+        try:
+            return self._cut(twin, encoded, text, options)
+        except PlanError as error:
+            logger.warning("a plan could not be cut and runs in this process: %s", error)
+            return RunsHere(reason=error.message, physical=text)
+
+    def _cut(
+        self, twin: datafusion.SessionContext, encoded: bytes, text: str, options: RewriteOptions
+    ) -> RunsHere | RunsOnSwarm:
+        tree = codec.decode(encoded)
+        reason = coordinator_only_reason(tree)
+        if reason is not None:
+            return RunsHere(reason=reason, physical=text)
+        phases = rewrite(tree, options)
+        schemas: dict[PlanNode, ExchangeSchema] = {}
+
+        def schema_of(node: PlanNode) -> ExchangeSchema:
+            if node not in schemas:
+                schemas[node] = exchange_schema(twin, node)
+            return schemas[node]
+
+        graph = cut(phases[-1].plan, schema_of)
+        if len(graph.stages) == 1:
+            reason = "nothing to distribute: every part of the plan has a single partition"
+            return RunsHere(reason=reason, physical=text, phases=phases)
+        return RunsOnSwarm(physical=text, phases=phases, graph=graph, settings=self._settings)
+
+    def display(self, node: PlanNode) -> str:
+        """Return a plan as DataFusion displays it.
+
+        Raises:
+            PlanError: If DataFusion cannot decode it.
+        """
+        twin = self._twin or self._twin_for(MIN_PARTITIONS)
+        return display_plan(twin, node)
+
+    def _twin_for(self, partitions: int) -> datafusion.SessionContext:
+        partitions = max(MIN_PARTITIONS, partitions)
+        if self._twin is None or self._twin_partitions != partitions:
+            config = self._session.copied_config()
+            for name, value in TWIN_OPTIONS.items():
+                config = config.set(name, value)
+            config = config.with_target_partitions(partitions)
+            twin = datafusion.SessionContext(config)
+            self._prepare(twin)
+            self._twin, self._twin_partitions = twin, partitions
+            self._settings = changed_settings(twin)
+        return self._twin
+
+
+def display_plan(ctx: datafusion.SessionContext, node: PlanNode) -> str:
+    """Return a plan as DataFusion displays it.
+
+    Raises:
+        PlanError: If DataFusion cannot decode it.
+    """
+    try:
+        return ExecutionPlan.from_bytes(ctx, codec.encode(node)).display_indent()
+    except Exception as error:
+        raise PlanError(f"DataFusion cannot decode the rewritten plan: {error}") from error
+
+
+def changed_settings(ctx: datafusion.SessionContext) -> dict[str, str]:
+    """Return the options of a session that differ from a new one's; resource limits are each node's own."""
+    config = SessionConfig({"datafusion.catalog.information_schema": "true"})
+    defaults = _read_settings(datafusion.SessionContext(config))
+    return {
+        name: value
+        for name, value in _read_settings(ctx).items()
+        if defaults.get(name) != value and not name.startswith("datafusion.runtime.")
+    }
+
+
+def _read_settings(ctx: datafusion.SessionContext) -> dict[str, str]:
+    table = datafusion.SessionContext.sql(ctx, _SETTINGS_SQL).to_pydict()
+    return dict(zip(table["name"], table["value"], strict=True))

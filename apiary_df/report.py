@@ -1,0 +1,76 @@
+"""What a query did: the value that ``last_query`` and EXPLAIN ANALYZE are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReport:
+    """What one committed task did.
+
+    Attributes:
+        stage: Stage number.
+        task: Task number within the stage.
+        attempt: The attempt that counted, from 0.
+        node_id: The node that ran it.
+        why: Why it went there.
+        cells: Source file entries that it read.
+        rows: Rows that it handed on.
+        input_bytes: Bytes of cells and segments that it was to read.
+        output_bytes: Bytes of its partial.
+        seconds: From taking the task up to its commit.
+        queued_s: From receiving it to taking it up.
+        spills: Spill files written.
+        spilled_bytes: Bytes spilled.
+        cache_hits: Cells that came from the node's cache.
+        requests: Requests to the store, by kind.
+    """
+
+    stage: int
+    task: int
+    attempt: int
+    node_id: str
+    why: str
+    cells: int
+    rows: int
+    input_bytes: int
+    output_bytes: int
+    seconds: float
+    queued_s: float = 0.0
+    spills: int = 0
+    spilled_bytes: int = 0
+    cache_hits: int = 0
+    requests: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryReport:
+    """What a query did.
+
+    Attributes:
+        query_id: Its id; empty if it never left this process.
+        sql: Its SQL, if it came as SQL.
+        distributed: Whether stages ran on nodes.
+        reason: Why it ran here, or why it was distributed.
+        stages: Stages, the root included; 0 if it ran here as a whole.
+        tasks: Committed tasks, without the root.
+        rows: Rows of the result so far.
+        bytes_through_storage: Bytes of all partials.
+        elapsed_s: From the start to the last row.
+        requests: Requests of the coordinator and of all tasks, by kind.
+        task_reports: One entry a committed task.
+    """
+
+    query_id: str
+    sql: str | None
+    distributed: bool
+    reason: str
+    stages: int
+    tasks: int
+    rows: int
+    bytes_through_storage: int
+    elapsed_s: float
+    requests: Mapping[str, int] = field(default_factory=dict)
+    task_reports: tuple[TaskReport, ...] = ()

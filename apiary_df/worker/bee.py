@@ -1,0 +1,206 @@
+"""One attempt at one task: inputs, fragment, partial.
+
+A bee decides nothing: what to read and where to write is in the task. Telling the swarm how it went (the commit record or the
+error report) is the node's business.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from datafusion.plan import ExecutionPlan
+
+from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, QueryCancelled, ResourcesExhausted
+from apiary_df.locations import register_object_store_for
+from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec
+from apiary_df.plan import codec
+from apiary_df.plan.scans import fill_fragment
+from apiary_df.plan.tree import PlanNode
+from apiary_df.protocol.partial import PartialWriter, SegmentFiles
+from apiary_df.store import Store
+from apiary_df.store_options import StoreOptions
+from apiary_df.worker.engine import Engine
+
+_EXHAUSTED_MARKS = ("Resources exhausted", "No space left on device", "memory allocation")
+"""How DataFusion's errors begin, or the system's within them, when a bee's memory or disk ran out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """What a bee works with.
+
+    Attributes:
+        store: The swarm's root.
+        scratch: Folder of this attempt alone; the node removes it afterwards.
+        options: How cells outside of the local file system are reached; None is the environment's way.
+        partial_memory_bytes: What a partial may hold in memory before it spools to ``scratch``.
+        compression: Codec of partials, or None.
+    """
+
+    store: Store
+    scratch: Path
+    options: StoreOptions | None
+    partial_memory_bytes: int
+    compression: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What an attempt made.
+
+    Attributes:
+        partial: The partial as it lies in storage.
+        spills: Spill files that the engine wrote.
+        spilled_bytes: Bytes that it spilled.
+    """
+
+    partial: PartialRef
+    spills: int
+    spilled_bytes: int
+
+
+def prepare_plan(task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Bench) -> ExecutionPlan:
+    """Fetch a task's inputs and return its fragment, filled and ready to execute.
+
+    Raises:
+        StorageError: If a partial cannot be fetched, or is damaged.
+        PlanError: If the fragment cannot be filled or decoded.
+        ConfigError: If a cell's store cannot be reached with the given options.
+    """
+    _register_cell_stores(task.scans, fragment, engine, bench.options)
+    refs = [ref for exchange in task.exchanges for ref in exchange.segments if ref.segment.rows]
+    located = SegmentFiles(bench.store, bench.scratch).fetch(refs)
+
+    def locate(ref: SegmentRef) -> str:
+        return str(located[ref.key])
+
+    filled = fill_fragment(fragment, task.scans, task.exchanges, task.branches, locate_segment=locate)
+    return engine.decode(filled)
+
+
+def _register_cell_stores(
+    scans: tuple[ScanInput, ...], fragment: PlanNode, engine: Engine, options: StoreOptions | None
+) -> None:
+    if not any(scan.files for scan in scans):
+        return
+    for node in fragment.walk():
+        if node.is_file_scan:
+            register_object_store_for(engine.ctx, codec.scan_conf(node).object_store_url, options)
+
+
+def run_attempt(
+    task: TaskSpec,
+    fragment: PlanNode,
+    schema: pa.Schema,
+    partial_key: str,
+    engine: Engine,
+    bench: Bench,
+    cancelled: threading.Event,
+) -> Work:
+    """Run one attempt and put its partial into storage.
+
+    Args:
+        task: What it reads.
+        fragment: The stage's fragment.
+        schema: Schema of the partial; batches are matched to it by position.
+        partial_key: Where the partial goes.
+        engine: The bee's engine; nobody else uses it meanwhile.
+        bench: What the bee works with.
+        cancelled: Set when the query is over; the attempt stops at the next batch.
+
+    Raises:
+        QueryCancelled: If ``cancelled`` was set.
+        ExecutionFailed: If DataFusion raised on the data or the SQL.
+        ResourcesExhausted: If the bee's memory or disk did not suffice.
+        StorageError: If inputs cannot be read, or the partial cannot be written.
+        PlanError: If the fragment cannot be filled or decoded.
+    """
+    plan = prepare_plan(task, fragment, engine, bench)
+    partitions = plan.partition_count
+    if partitions != task.output_partitions:
+        raise InternalError(
+            f"task {task.stage}.{task.task}: its fragment has {partitions} output partitions, "
+            f"its stage was cut for {task.output_partitions}"
+        )
+    writer = PartialWriter(
+        schema,
+        partitions,
+        bench.scratch,
+        memory_bytes=bench.partial_memory_bytes,
+        compression=bench.compression,
+    )
+    try:
+        _drain(engine, plan, partitions, writer.write, cancelled)
+        finished = writer.finish()
+        bench.store.put(partial_key, finished.data)
+    finally:
+        writer.close()
+    metrics = [metric for _, metric in plan.collect_metrics()]
+    return Work(
+        partial=PartialRef(
+            key=partial_key,
+            length=finished.length,
+            footer_offset=finished.footer_offset,
+            footer_checksum=finished.footer_checksum,
+            segments=tuple(finished.segments),
+        ),
+        spills=sum(metric.spill_count or 0 for metric in metrics),
+        spilled_bytes=sum(metric.spilled_bytes or 0 for metric in metrics),
+    )
+
+
+def _drain(
+    engine: Engine,
+    plan: ExecutionPlan,
+    partitions: int,
+    write: Callable[[int, pa.RecordBatch], None],
+    cancelled: threading.Event,
+) -> None:
+    """Execute all partitions at once and hand every batch on, one at a time.
+
+    A shuffle's channels block when one reader lags, so its partitions must be drained together.
+    """
+    lock = threading.Lock()
+    failed = threading.Event()
+
+    def drain(partition: int) -> None:
+        try:
+            for batch in engine.ctx.execute(plan, partition):
+                if cancelled.is_set() or failed.is_set():
+                    raise QueryCancelled(f"stopped in output partition {partition}: the query is over")
+                arrow = batch.to_pyarrow()
+                with lock:
+                    write(partition, arrow)
+        except ApiaryError:
+            failed.set()
+            raise
+        except Exception as error:
+            failed.set()
+            raise execution_error(error) from error
+
+    if partitions == 1:
+        drain(0)
+        return
+    with ThreadPoolExecutor(partitions, thread_name_prefix="drain") as pool:
+        futures = [pool.submit(drain, partition) for partition in range(partitions)]
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    # The first cause, not the other partitions' having been stopped by it.
+    for error in sorted(errors, key=lambda e: isinstance(e, QueryCancelled)):
+        raise error
+
+
+def execution_error(error: Exception) -> ApiaryError:
+    """Return DataFusion's bare exception as the kind that it is.
+
+    DataFusion's Python errors carry their kind in their text only; this is the one place that looks at it.
+    """
+    text = str(error)
+    if any(mark in text for mark in _EXHAUSTED_MARKS):
+        return ResourcesExhausted(f"the bee's budget did not suffice: {text}")
+    return ExecutionFailed(text)
