@@ -103,14 +103,11 @@ def _run(command: list[str], folder: Path) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise ConfigError(
-            f"could not start {command[0]}: {error}; install it again", command=command[0]
-        ) from error
+        raise ConfigError(f"could not start {command[0]}: {error}; install it again", command=command[0]) from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip() or "nothing"
         raise TableError(
-            f"making TPC-H data in {folder}: {' '.join(command)} ended with code {done.returncode} "
-            f"and said: {said}",
+            f"making TPC-H data in {folder}: {' '.join(command)} ended with code {done.returncode} and said: {said}",
             folder=folder,
             exit_code=done.returncode,
         )
@@ -133,9 +130,7 @@ def _clear(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"cannot make a folder at {folder} for TPC-H data: {error}", folder=folder
-        ) from error
+        raise ConfigError(f"cannot make a folder at {folder} for TPC-H data: {error}", folder=folder) from error
     ours = (folder / _MARKER).exists() or (folder / _UNFINISHED_MARKER).exists()
     if not ours and any(folder.iterdir()):
         raise ConfigError(
