@@ -14,9 +14,9 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apiary_df.errors import ObjectMissing, TableError
+from apiary_df.errors import ObjectDamaged, ObjectMissing, TableError
+from apiary_df.objects import Location, parse_location
 from apiary_df.store import Store, StoreOptions, open_store
-from apiary_df.tables.objects import Location, parse_location
 
 FOOTER_GUESS_BYTES = 64 * 1024
 """Bytes read from an object's end at first: nearly every footer fits, and a request costs more than 64 KiB
@@ -62,7 +62,13 @@ class FooterCache:
             return len(self._entries)
 
     def row_groups(
-        self, url: str, size_bytes: int, options: StoreOptions | None = None, *, last_modified_ns: int = 0
+        self,
+        url: str,
+        size_bytes: int,
+        options: StoreOptions | None = None,
+        *,
+        last_modified_ns: int = 0,
+        store: Store | None = None,
     ) -> tuple[RowGroup, ...]:
         """Return an object's row groups, from memory if this version of it was asked about before.
 
@@ -72,6 +78,7 @@ class FooterCache:
             options: How to reach the store.
             last_modified_ns: When it was written, ns since the epoch; with ``url`` and ``size_bytes`` it
                 tells versions apart.
+            store: The open store of the object's bucket, if there is one at hand; see :func:`read_row_groups`.
 
         Raises:
             TableError: If the object is missing or is no readable Parquet file of that size.
@@ -83,7 +90,7 @@ class FooterCache:
             if known is not None:
                 self._entries.move_to_end(key)
                 return known
-        read = read_row_groups(url, size_bytes, options)
+        read = read_row_groups(url, size_bytes, options, store=store)
         with self._lock:
             self._entries[key] = read
             while len(self._entries) > self._max_entries:
@@ -91,23 +98,29 @@ class FooterCache:
         return read
 
 
-def read_row_groups(url: str, size_bytes: int, options: StoreOptions | None = None) -> tuple[RowGroup, ...]:
+def read_row_groups(
+    url: str, size_bytes: int, options: StoreOptions | None = None, *, store: Store | None = None
+) -> tuple[RowGroup, ...]:
     """Read an object's footer and return its row groups, in order.
 
     Args:
         url: Path or URL of a Parquet object.
         size_bytes: Its size.
         options: How to reach the store.
+        store: The open store of the object's bucket (opened at its root), if there is one at hand: opening one costs
+            10 ms and a connection. Not looked at for files.
 
     Raises:
         TableError: If the object is missing or is no readable Parquet file of that size.
         StorageError: If the store cannot be asked.
     """
     place = parse_location(url)
+    if store is None and place.scheme != "file":
+        store = open_store(place.store_url, options)
     try:
-        metadata = pq.read_metadata(BytesIO(_footer(place, size_bytes, options)))
+        metadata = pq.read_metadata(BytesIO(_footer(place, size_bytes, store)))
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(url, str(error)) from error
+        raise _unreadable(url, size_bytes, str(error)) from error
     groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
     return tuple(_row_group(group) for group in groups if group.num_columns)
 
@@ -122,37 +135,35 @@ def _row_group(group: pq.RowGroupMetaData) -> RowGroup:
     )
 
 
-def _footer(place: Location, size_bytes: int, options: StoreOptions | None) -> bytes:
+def _footer(place: Location, size_bytes: int, store: Store | None) -> bytes:
     """Return the end of an object, from its footer on (or from earlier on)."""
     if size_bytes < _TRAILER_BYTES + len(_MAGIC):
-        raise _unreadable(place.url, f"{size_bytes} bytes are too few")
-    tail = _read_end(place, size_bytes, min(size_bytes, FOOTER_GUESS_BYTES), options)
+        raise _unreadable(place.url, size_bytes, "that is too short for a footer")
+    tail = _read_end(place, size_bytes, min(size_bytes, FOOTER_GUESS_BYTES), store)
     if tail[-len(_MAGIC) :] != _MAGIC:
-        raise _unreadable(place.url, f"it does not end in {_MAGIC.decode()} at byte {size_bytes}")
+        raise _unreadable(place.url, size_bytes, f"it does not end in {_MAGIC.decode()} at byte {size_bytes}")
     needed = int.from_bytes(tail[-_TRAILER_BYTES : -len(_MAGIC)], "little") + _TRAILER_BYTES
     if needed > size_bytes:
-        raise _unreadable(place.url, f"its footer of {needed} bytes is longer than the object")
-    return tail if needed <= len(tail) else _read_end(place, size_bytes, needed, options)
+        raise _unreadable(place.url, size_bytes, f"its footer of {needed} bytes is longer than the object")
+    return tail if needed <= len(tail) else _read_end(place, size_bytes, needed, store)
 
 
-def _read_end(place: Location, size_bytes: int, length: int, options: StoreOptions | None) -> bytes:
+def _read_end(place: Location, size_bytes: int, length: int, store: Store | None) -> bytes:
     start = size_bytes - length
-    if place.scheme == "file":
-        try:
-            with place.path.open("rb") as file:
-                file.seek(start)
-                return file.read(length)
-        except OSError as error:
-            raise _unreadable(place.url, str(error)) from error
-    store: Store = open_store(place.store_url, options)
     try:
-        return store.get_range(place.key, start, length)
-    except ObjectMissing as error:
-        raise _unreadable(place.url, error.message) from error
+        if store is not None and place.scheme != "file":
+            return store.get_range(place.key, start, length)
+        with place.path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+    except (OSError, ObjectMissing, ObjectDamaged) as error:
+        raise _unreadable(place.url, size_bytes, str(error)) from error
 
 
-def _unreadable(url: str, why: str) -> TableError:
-    return TableError(f"cannot read the Parquet footer of {url}: {why}", file=url)
+def _unreadable(url: str, size_bytes: int, why: str) -> TableError:
+    return TableError(
+        f"cannot read {url} ({size_bytes} bytes) as parquet: {why}. The file is damaged or of another format", file=url
+    )
 
 
 _CACHE = FooterCache()

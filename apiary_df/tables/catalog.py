@@ -22,10 +22,10 @@ from datafusion.catalog import SchemaProvider, Table, TableProviderFactory
 from datafusion.plan import LogicalPlan
 
 from apiary_df.errors import ApiaryError, TableError
+from apiary_df.objects import list_objects, parse_location
 from apiary_df.plan import listing
 from apiary_df.store import StoreOptions
 from apiary_df.tables.cells import CellTable, CsvOptions, check_format, default_endings
-from apiary_df.tables.objects import list_objects, parse_location
 from apiary_df.tables.scan import to_dataframe
 
 STORED_AS = "CELLS"

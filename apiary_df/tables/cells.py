@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from apiary_df.errors import TableError
 from apiary_df.model import CellInfo
+from apiary_df.objects import FoundObject, list_objects, parse_location, stat_objects
 from apiary_df.store import StoreOptions
 from apiary_df.tables import hive as hive_values
-from apiary_df.tables.objects import FoundObject, list_objects, parse_location, stat_objects
 
 EXTENSIONS: Mapping[str, tuple[str, ...]] = {
     "parquet": (".parquet",),
@@ -60,7 +60,9 @@ class CellTable:
     """A table made of an explicit list of cells.
 
     Use the constructors :meth:`from_prefix`, :meth:`from_urls` and :meth:`from_cells`. The list is a snapshot: files
-    added later are not part of the table; a file that has gone is an error at the next query.
+    added later are not part of the table, and a file that has gone is an error at the next query. (A Hive tree that
+    DataFusion lists by itself, see :mod:`apiary_df.tables.scan`, is one only as long as the session remembers the
+    listing.) After files were rewritten in place, register the table again.
 
     Attributes:
         cells: The objects, by storage URL. Partition values that are NULL are spelled as in Hive paths.

@@ -11,7 +11,7 @@ Two forms of scan, of which the plan shows one:
   remembers listings for as long as the session lives, and prunes by the spelling of directories, and both can lose
   rows.
 
-Listing objects belongs to :mod:`apiary_df.tables.objects`, schemas to :mod:`apiary_df.tables.schemas`.
+Listing objects belongs to :mod:`apiary_df.objects`, schemas to :mod:`apiary_df.tables.schemas`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from datafusion.plan import LogicalPlan
 
 from apiary_df.errors import ApiaryError, TableError
 from apiary_df.model import CellInfo
+from apiary_df.objects import parse_location, register_object_store_for
 from apiary_df.plan import codec, listing
 from apiary_df.tables.cells import CellTable
 from apiary_df.tables.hive import HIVE_NULL, PartitionValues, is_canonical
-from apiary_df.tables.objects import parse_location, register_object_store_for
 from apiary_df.tables.readers import read
 from apiary_df.tables.schemas import infer_schema
 
@@ -37,7 +37,7 @@ def to_dataframe(ctx: SessionContext, table: CellTable) -> DataFrame:
 
     Args:
         ctx: Any DataFusion session; the cells' buckets are registered on it.
-        table: The table. Unless it declares its schema, up to 64 of its files are opened.
+        table: The table. Up to 64 of its files are opened, unless it is CSV or JSON with a declared schema.
 
     Returns:
         A lazy DataFrame: the files' columns, then the partition columns.
@@ -80,12 +80,14 @@ def register(ctx: SessionContext, name: str, table: CellTable) -> None:
 
 def _listed_scan(ctx: SessionContext, table: CellTable, schema: pa.Schema) -> DataFrame:
     template = read(ctx, table, table.cells[0].storage_key, schema=schema).logical_plan().to_bytes(ctx)
-    groups: dict[PartitionValues, list[str]] = {}
+    # One scan reads one store: DataFusion looks all of a scan's files up in the store of the first.
+    groups: dict[tuple[str, PartitionValues], list[str]] = {}
     for cell in table.cells:
-        groups.setdefault(cell.partition, []).append(cell.storage_key)
+        store_url = parse_location(cell.storage_key).store_url
+        groups.setdefault((store_url, cell.partition), []).append(cell.storage_key)
     types = dict(table.partition_columns)
     branches = []
-    for values, urls in groups.items():
+    for (_, values), urls in groups.items():
         plan = LogicalPlan.from_bytes(ctx, listing.with_paths(template, urls))
         branch = ctx.create_dataframe_from_logical_plan(plan)
         for name, text in values:

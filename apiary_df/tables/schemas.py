@@ -7,15 +7,18 @@ reads files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 from datafusion import SessionContext
 
 from apiary_df.errors import TableError
+from apiary_df.footers import read_row_groups
+from apiary_df.model import CellInfo
+from apiary_df.objects import parse_location, stat_objects
+from apiary_df.store import Store, open_store
 from apiary_df.tables.cells import TEXT_FORMATS, CellTable
-from apiary_df.tables.objects import parse_location, stat_objects
 from apiary_df.tables.readers import read
 
 MAX_SAMPLED_FILES = 64
@@ -45,35 +48,64 @@ def infer_schema(ctx: SessionContext, table: CellTable) -> pa.Schema:
     declared = table.schema
     if declared is not None and table.format in TEXT_FORMATS:
         return declared
-    sampled = _sample([cell.storage_key for cell in table.cells])
+    sampled = _sample(table.cells)
+    places = {parse_location(cell.storage_key).store_url for cell in sampled}
+    stores = {url: open_store(url, table.options) for url in places if not url.startswith("file:")}
     with ThreadPoolExecutor(max_workers=PARALLEL_READS) as pool:
-        schemas = list(pool.map(lambda url: _schema_of(ctx, table, url), sampled))
+        schemas = list(pool.map(lambda cell: _schema_of(ctx, table, cell, stores), sampled))
     if declared is not None:
         return declared
-    named = list(zip(sampled, schemas, strict=True))
+    named = list(zip((cell.storage_key for cell in sampled), schemas, strict=True))
     merged = merge_guessed(named, by_position=table.format == "csv") if table.format in TEXT_FORMATS else merge(named)
     if not merged.names and not table.partition_columns:
-        raise TableError(f"cannot make a table of {sampled[0]}: no file has any column", file=sampled[0])
+        raise TableError(f"cannot make a table of {named[0][0]}: no file has any column", file=named[0][0])
     return merged
 
 
-def _sample(urls: Sequence[str]) -> list[str]:
-    if len(urls) <= MAX_SAMPLED_FILES:
-        return list(urls)
+def _sample(cells: Sequence[CellInfo]) -> Sequence[CellInfo]:
+    if len(cells) <= MAX_SAMPLED_FILES:
+        return cells
     half = MAX_SAMPLED_FILES // 2
-    return [*urls[:half], *urls[-half:]]
+    return (*cells[:half], *cells[-half:])
 
 
-def _schema_of(ctx: SessionContext, table: CellTable, url: str) -> pa.Schema:
+def _schema_of(ctx: SessionContext, table: CellTable, cell: CellInfo, stores: Mapping[str, Store]) -> pa.Schema:
+    url = cell.storage_key
+    if table.format == "parquet":
+        # DataFusion panics on some damaged footers, past any ``except Exception``; so the footer is checked before.
+        _check_footer(table, cell, stores.get(parse_location(url).store_url))
     try:
-        return read(ctx, table, url).schema()
-    except Exception as error:
-        # The store says in a typed way if the object is missing or unreachable; if neither, its content is at fault.
-        size = stat_objects([parse_location(url)], table.options)[0].size_bytes
-        raise TableError(
-            f"cannot read {url} ({size} bytes) as {table.format}: {error}. The file is damaged or of another format",
-            file=url,
-        ) from error
+        schema = read(ctx, table, url).schema()
+    except Exception as error:  # DataFusion raises bare Exception
+        raise _unreadable(table, url, str(error)) from error
+    if table.format == "arrow" and not schema.names and not cell.bytes:
+        # DataFusion takes an empty object for a table without columns; an Arrow file has a schema even without rows.
+        raise _unreadable(table, url, "it has no Arrow schema")
+    return schema
+
+
+def _check_footer(table: CellTable, cell: CellInfo, store: Store | None) -> None:
+    try:
+        read_row_groups(cell.storage_key, cell.bytes, table.options, store=store)
+    except TableError:
+        # A cell's size may have been given wrongly, or the object have changed; what counts is what is there now.
+        size = _size_now(table, cell.storage_key)
+        if size == cell.bytes:
+            raise
+        read_row_groups(cell.storage_key, size, table.options, store=store)
+
+
+def _size_now(table: CellTable, url: str) -> int:
+    """Return an object's size; raises in a typed way if the object is missing or its store unreachable."""
+    return stat_objects([parse_location(url)], table.options)[0].size_bytes
+
+
+def _unreadable(table: CellTable, url: str, why: str) -> TableError:
+    return TableError(
+        f"cannot read {url} ({_size_now(table, url)} bytes) as {table.format}: {why}. "
+        f"The file is damaged or of another format",
+        file=url,
+    )
 
 
 def merge(schemas: Sequence[NamedSchema]) -> pa.Schema:
