@@ -7,8 +7,9 @@ objects hold, and which of them make a table, is decided elsewhere.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from weakref import WeakKeyDictionary
 import datafusion
 from datafusion import object_store
 
-from apiary_df.errors import ConfigError, ObjectMissing, TableError
+from apiary_df.errors import ApiaryError, ConfigError, ObjectMissing, TableError
 from apiary_df.store import Store, StoreOptions, open_store
 
 CLOUD_SCHEMES = ("s3", "gs", "az")
@@ -182,6 +183,27 @@ def _stat_or_none(store: Store | None, place: Location) -> FoundObject | None:
     return FoundObject(location=place, key=name, size_bytes=meta.size_bytes)
 
 
+@contextmanager
+def datafusion_errors(describe: Callable[[str], ApiaryError]) -> Iterator[None]:
+    """Turn what DataFusion raises into a typed error.
+
+    DataFusion raises bare ``Exception``, and where its Rust side panics an exception that is none (it derives from
+    ``BaseException``); both end here. This package's own errors pass through.
+
+    Args:
+        describe: Makes the error of DataFusion's words.
+
+    Raises:
+        ApiaryError: What ``describe`` returns.
+    """
+    try:
+        yield
+    except (ApiaryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise describe(str(error)) from error
+
+
 _Registered = dict[str, StoreOptions]
 _REGISTERED: WeakKeyDictionary[datafusion.SessionContext, _Registered] = WeakKeyDictionary()
 
@@ -211,11 +233,18 @@ def register_object_store_for(
     known = _REGISTERED.setdefault(ctx, {})
     if known.get(place.store_url) == chosen:
         return
-    try:
+    with datafusion_errors(lambda words: _refused(place, chosen, words)):
         ctx.register_object_store(f"{place.scheme}://", _build_store(place, chosen), place.bucket)
-    except Exception as error:
-        raise ConfigError(f"cannot read {place.store_url} through DataFusion: {error}", url=place.store_url) from error
     known[place.store_url] = chosen
+
+
+def _refused(place: Location, options: StoreOptions, words: str) -> ConfigError:
+    for secret in options.secrets():
+        words = words.replace(secret, "***")
+    return ConfigError(
+        f"cannot read {place.store_url} through DataFusion: {words}. Check the credentials and the other options",
+        url=place.store_url,
+    )
 
 
 def _build_store(place: Location, options: StoreOptions) -> Any:

@@ -22,9 +22,9 @@ import pyarrow as pa
 from datafusion import DataFrame, SessionContext, lit
 from datafusion.plan import LogicalPlan
 
-from apiary_df.errors import ApiaryError, TableError
+from apiary_df.errors import TableError
 from apiary_df.model import CellInfo
-from apiary_df.objects import parse_location, register_object_store_for
+from apiary_df.objects import datafusion_errors, parse_location, register_object_store_for
 from apiary_df.plan import codec, listing
 from apiary_df.tables.cells import CellTable
 from apiary_df.tables.hive import HIVE_NULL, PartitionValues, is_canonical
@@ -50,12 +50,9 @@ def to_dataframe(ctx: SessionContext, table: CellTable) -> DataFrame:
     for bucket in {parse_location(cell.storage_key).store_url for cell in table.cells}:
         register_object_store_for(ctx, bucket + "/", table.options)
     schema = infer_schema(ctx, table)
-    try:
+    first = table.cells[0].storage_key
+    with datafusion_errors(lambda words: TableError(f"cannot make a table of {first} and others: {words}", file=first)):
         return _native_scan(ctx, table, schema) or _listed_scan(ctx, table, schema)
-    except Exception as error:
-        if isinstance(error, ApiaryError):
-            raise
-        raise TableError(f"cannot make a table of {table.cells[0].storage_key} and others: {error}") from error
 
 
 def register(ctx: SessionContext, name: str, table: CellTable) -> None:
@@ -72,10 +69,8 @@ def register(ctx: SessionContext, name: str, table: CellTable) -> None:
         ConfigError: If DataFusion refuses the store's options.
     """
     view = to_dataframe(ctx, table).into_view()
-    try:
+    with datafusion_errors(lambda words: TableError(f"cannot register the table {name}: {words}", table=name)):
         ctx.register_table(name, view)
-    except Exception as error:
-        raise TableError(f"cannot register the table {name}: {error}", table=name) from error
 
 
 def _listed_scan(ctx: SessionContext, table: CellTable, schema: pa.Schema) -> DataFrame:

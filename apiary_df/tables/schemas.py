@@ -16,7 +16,7 @@ from datafusion import SessionContext
 from apiary_df.errors import TableError
 from apiary_df.footers import read_row_groups
 from apiary_df.model import CellInfo
-from apiary_df.objects import parse_location, stat_objects
+from apiary_df.objects import datafusion_errors, parse_location, stat_objects
 from apiary_df.store import Store, open_store
 from apiary_df.tables.cells import TEXT_FORMATS, CellTable
 from apiary_df.tables.readers import read
@@ -72,12 +72,10 @@ def _sample(cells: Sequence[CellInfo]) -> Sequence[CellInfo]:
 def _schema_of(ctx: SessionContext, table: CellTable, cell: CellInfo, stores: Mapping[str, Store]) -> pa.Schema:
     url = cell.storage_key
     if table.format == "parquet":
-        # DataFusion panics on some damaged footers, past any ``except Exception``; so the footer is checked before.
+        # DataFusion panics on some damaged footers and prints its stack; so the footer is checked before.
         _check_footer(table, cell, stores.get(parse_location(url).store_url))
-    try:
+    with datafusion_errors(lambda words: _unreadable(table, url, words)):
         schema = read(ctx, table, url).schema()
-    except Exception as error:  # DataFusion raises bare Exception
-        raise _unreadable(table, url, str(error)) from error
     if table.format == "arrow" and not schema.names and not cell.bytes:
         # DataFusion takes an empty object for a table without columns; an Arrow file has a schema even without rows.
         raise _unreadable(table, url, "it has no Arrow schema")
