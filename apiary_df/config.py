@@ -140,11 +140,13 @@ class Rule:
         Raises:
             ConfigError: The text does not say a value of this kind.
         """
-        if not isinstance(value, str) or self.kind == "text":
+        if not isinstance(value, str):
             return value
         word = value.strip().lower()
         if self.nullable and (word == "auto" or (word == "none" and self.kind != "codec")):
             return None
+        if self.kind == "text":
+            return value
         if self.kind == "bytes":
             return 0 if word == "0" else parse_size(word)
         if self.kind == "flag":
@@ -332,6 +334,10 @@ class Settings:
         """
         return replace(self, **_read_all(overrides, "in the arguments"))  # type: ignore[arg-type]
 
+    def to_environ(self) -> dict[str, str]:
+        """Return the environment variables that make :meth:`load` give these settings, whatever else is set."""
+        return {ENV_PREFIX + name.upper(): _as_text(getattr(self, name)) for name in RULES}
+
     def profile_for(self, kind: StoreKind) -> StoreProfile:
         """Return the settings that depend on the store, each as set here or else as fits the kind of store.
 
@@ -382,6 +388,12 @@ RULES: Mapping[str, Rule] = MappingProxyType({f.name: f.metadata["rule"] for f i
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most like this one, or None if none is."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
+
+
+def _as_text(value: object) -> str:
+    if value is None:
+        return "auto"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _limit(highest: float) -> str:

@@ -252,6 +252,19 @@ def test_filling_in_for_a_store_keeps_what_is_set_and_the_order_of_periods(
         assert given_value is None or getattr(filled, f.name) == given_value
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(),
+        Settings(timeout_s=0.1, small_bytes=0, progress=False, compression="none", scratch_dir="/tmp/x", keep=True),
+        Settings(small_bytes=3 * 2**30 + 1, progress=True, compression="zstd", poll_max_s=1e-3),
+    ],
+)
+def test_settings_pass_through_the_environment_over_whatever_is_there(settings: Settings) -> None:
+    inherited = {"APIARY_TIMEOUT_S": "5", "APIARY_COMPRESSION": "lz4", "APIARY_SCRATCH_DIR": "/other"}
+    assert Settings.load({**inherited, **settings.to_environ()}, b"progress = true\nlocal_bees = 4") == settings
+
+
 def test_every_setting_is_documented_where_it_is_defined() -> None:
     documented = re.findall(r"^        (\w+): ", Settings.__doc__ or "", re.MULTILINE)
     assert documented == list(RULES)
