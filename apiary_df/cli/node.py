@@ -1,0 +1,166 @@
+"""``apiary node``: one node of a swarm, in the foreground until it is told to leave."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from enum import Enum
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from apiary_df.cli.exits import ExitCode, ending_well
+from apiary_df.cli.inputs import STORAGE_HELP, ConfigOption, SetOption, settings_from
+from apiary_df.config import format_bytes, parse_size
+from apiary_df.errors import ConfigError
+from apiary_df.machine import Machine, detect_machine
+
+if TYPE_CHECKING:
+    from apiary_df.worker.node import Node
+
+MAX_BEES = 1024
+"""More execution slots than any machine has cores: a number above it is a slip."""
+
+MEMORY_SHARE = 0.8
+"""Part of the memory that the bees get by default; the rest is for Python, the engine's code and buffers on the way."""
+
+LAST_WORDS_S = 1.0
+"""How long a node that was interrupted twice may take to say goodbye before the process ends regardless."""
+
+HELP = """
+Run a node: a process that takes tasks of the swarm at --storage until it is told to leave.
+
+Cores and memory come from the cgroup where there is one. SIGTERM (or SIGINT) lets it finish what runs, say goodbye and
+leave; a second SIGINT ends it at once, and its tasks go to other nodes.
+
+**Examples**
+
+    apiary node --storage /shared/swarm
+
+    apiary node --storage s3://bucket/swarm --bees 4 --memory 8GiB
+
+    AWS_ENDPOINT_URL=http://minio:9000 AWS_ALLOW_HTTP=true apiary node --storage s3://bucket/swarm
+"""
+
+
+class LogLevel(str, Enum):
+    """How much is logged to stderr."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def node(
+    *,
+    storage: Annotated[str, typer.Option("--storage", "-s", envvar="APIARY_STORAGE", metavar="URL", help=STORAGE_HELP)],
+    bees: Annotated[
+        int | None, typer.Option("--bees", metavar="N", help="Tasks at once. Default: one for each core.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help="Memory of all bees: 8GiB, 512M. Default: 80% of what there is."),
+    ] = None,
+    allow_udfs: Annotated[
+        bool, typer.Option("--allow-udfs", help="Take plans with Python functions: they are pickles, which run code.")
+    ] = False,
+    node_id: Annotated[
+        str | None, typer.Option("--node-id", metavar="ID", help="Name in the swarm. Default: made up, unique.")
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option("--log-level", help="What is logged to stderr.")] = LogLevel.WARNING,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Run a node; see ``HELP``."""
+    with ending_well():
+        machine = detect_machine()
+        bees_total = check_bees(bees, machine)
+        memory_bytes = check_memory(memory, machine)
+        logging.basicConfig(
+            level=log_level.value.upper(), format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"
+        )
+        settings = settings_from(config, set_)
+        from apiary_df.worker.node import Node
+
+        worker = Node(
+            storage,
+            bees=bees_total,
+            memory_bytes=memory_bytes,
+            options=None,
+            settings=settings,
+            node_id=node_id,
+            allow_udfs=allow_udfs,
+            cores=machine.cores,
+        )
+        handle_signals(worker)
+        threading.Thread(target=_say_when_ready, args=(worker, memory_bytes), name="ready", daemon=True).start()
+        worker.run()
+
+
+def _say_when_ready(worker: Node, memory_bytes: int) -> None:
+    worker.ready.wait()
+    typer.echo(
+        f"node {worker.node_id} is ready: {worker.bees} bee{'s' if worker.bees > 1 else ''}, "
+        f"{format_bytes(memory_bytes)}, on {worker.store.url}",
+        err=True,
+    )
+
+
+def check_bees(bees: int | None, machine: Machine) -> int:
+    """Return the number of bees; that of the machine's cores if none is given.
+
+    Raises:
+        ConfigError: If it is not 1 to :data:`MAX_BEES`.
+    """
+    if bees is None:
+        return machine.cores
+    if not 1 <= bees <= MAX_BEES:
+        raise ConfigError(f"--bees {bees}: a node has 1 to {MAX_BEES} bees; there are {machine.cores} cores here")
+    return bees
+
+
+def check_memory(memory: str | None, machine: Machine) -> int:
+    """Return the memory of all bees in bytes; most of what there is if none is given.
+
+    Raises:
+        ConfigError: If it is not a size, or more than this process may use.
+    """
+    if memory is None:
+        return int(machine.memory_bytes * MEMORY_SHARE)
+    try:
+        memory_bytes = parse_size(memory)
+    except ConfigError as error:
+        raise ConfigError(f"--memory {error.message}") from error
+    if memory_bytes > machine.memory_bytes:
+        raise ConfigError(
+            f"--memory {memory}: this process may use {format_bytes(machine.memory_bytes)} ({machine.source}), and a "
+            "node that takes more is killed by the system"
+        )
+    return memory_bytes
+
+
+def handle_signals(worker: Node) -> None:
+    """Let SIGTERM and SIGINT end a node well, and a second SIGINT end it at once."""
+    interrupts = 0
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        worker.stop()
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts == 1:
+            worker.stop()
+            return
+        # A task deep in native code cannot be stopped from here, so the process does not wait for it.
+        timer = threading.Timer(LAST_WORDS_S, os._exit, (ExitCode.INTERRUPTED,))
+        timer.daemon = True
+        timer.start()
+        worker.stop(now=True)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, interrupt)

@@ -1,0 +1,136 @@
+"""``apiary status``: who is in a swarm, what they do, and why one gets no work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from apiary_df.cli.exits import ending_well
+from apiary_df.cli.inputs import ConfigOption, SetOption, StorageOption, settings_from
+from apiary_df.config import format_bytes
+from apiary_df.errors import ConfigError
+
+if TYPE_CHECKING:
+    from apiary_df.protocol.heartbeat import NodeView
+
+WATCH_S = 1.0
+"""Time between two looks of --watch: as often as a person can follow."""
+
+_STYLES = {"alive": "green", "suspect": "yellow", "dead": "red"}
+
+HELP = """
+Show the nodes of a swarm: state, bees, memory, caches, versions, running queries, and why a node gets no work.
+
+**Examples**
+
+    apiary status -s /shared/swarm
+
+    apiary status -s s3://bucket/swarm --watch
+
+    apiary status -s s3://bucket/swarm --json | jq .nodes
+"""
+
+
+def status(
+    *,
+    storage: StorageOption = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again every second, until Ctrl-C.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object a look, for programs.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Show a swarm; see ``HELP``."""
+    with ending_well():
+        if storage is None:
+            raise ConfigError("which swarm? give its root with -s URL, or in APIARY_STORAGE")
+        from apiary_df import SessionContext
+
+        with SessionContext(storage=storage, settings=settings_from(config, set_)) as ctx:
+            # The first look cannot tell a node that died lately from one between two heartbeats; later ones can.
+            if json_:
+                _print_json(storage, ctx.nodes())
+                while watch:
+                    time.sleep(WATCH_S)
+                    _print_json(storage, ctx.nodes())
+            elif watch:
+                with Live(render(storage, ctx.nodes()), refresh_per_second=2) as live:
+                    while True:
+                        time.sleep(WATCH_S)
+                        live.update(render(storage, ctx.nodes()))
+            else:
+                Console().print(render(storage, ctx.nodes()))
+
+
+def _print_json(storage: str, views: Sequence[NodeView]) -> None:
+    typer.echo(msgspec.json.encode({"storage": storage, "nodes": [node_facts(view) for view in views]}).decode())
+
+
+def node_facts(view: NodeView) -> dict[str, Any]:
+    """Return what is known of a node, as ``--json`` writes it; sizes in bytes."""
+    beat = view.heartbeat
+    return {
+        "node_id": view.info.node_id,
+        "role": beat.role,
+        "state": view.info.state.value,
+        "gets_work": view.usable,
+        "reason": view.reason,
+        "hostname": beat.hostname,
+        "pid": beat.pid,
+        "cores": beat.cores,
+        "bees_total": beat.bees_total,
+        "bees_busy": beat.bees_busy,
+        "memory_bytes": beat.memory_bytes,
+        "cached_cells": len(beat.cached_cells),
+        "cached_bytes": sum(beat.cached_cells.values()),
+        "queries": list(beat.queries),
+        "apiary_version": beat.apiary_version,
+        "datafusion_version": beat.datafusion_version,
+        "protocol_version": beat.protocol_version,
+        "started_at": beat.started_at,
+    }
+
+
+def render(storage: str, views: Sequence[NodeView]) -> RenderableType:
+    """Return the swarm as a table for people."""
+    facts = [node_facts(view) for view in views]
+    working = [fact for fact in facts if fact["gets_work"]]
+    bees = sum(fact["bees_total"] for fact in working)
+    busy = sum(fact["bees_busy"] for fact in working)
+    queries = {query for fact in facts for query in fact["queries"]}
+    head = Text(
+        f"{storage}: {_count(len(working), 'node')} at work of {len(facts)}, {busy} of {_count(bees, 'bee')} busy, "
+        f"{_count(len(queries), 'query', 'queries')} running"
+    )
+    if not facts:
+        return Group(head, Text(f"no node yet; start one with: apiary node --storage {storage}"))
+    table = Table(pad_edge=False)
+    for name in ("node", "state", "bees", "memory", "cached", "versions", "queries", "gets no work because"):
+        table.add_column(name, overflow="fold")
+    for fact in facts:
+        table.add_row(*_row(fact))
+    return Group(head, table)
+
+
+def _row(fact: Mapping[str, Any]) -> tuple[RenderableType, ...]:
+    return (
+        f"{fact['node_id']}\n{fact['hostname']}:{fact['pid']}",
+        Text(fact["state"], style=_STYLES.get(fact["state"], "")),
+        f"{fact['bees_busy']}/{fact['bees_total']}",
+        format_bytes(fact["memory_bytes"]),
+        f"{fact['cached_cells']} cells, {format_bytes(fact['cached_bytes'])}",
+        f"{fact['apiary_version']}, DataFusion {fact['datafusion_version']}, protocol {fact['protocol_version']}",
+        "\n".join(fact["queries"]) or "-",
+        "" if fact["gets_work"] else fact["reason"] or "it only coordinates",
+    )
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
