@@ -1,0 +1,499 @@
+"""Partials: what an attempt writes, one Arrow IPC file whose batches are grouped by output partition.
+
+::
+
+    +---------------------+-----------+-----------+-----+-----------+---------------------+
+    | head                | segment 0 | segment 1 | ... | segment n | footer              |
+    | magic, schema,      | batches   | batches   |     | batches   | end mark, block     |
+    | dictionaries        |           |           |     |           | offsets, magic      |
+    +---------------------+-----------+-----------+-----+-----------+---------------------+
+
+The file is a plain Arrow file that any reader opens whole. A consumer of one partition fetches head, footer and
+its segment into a sparse file of the same length, and has DataFusion scan that segment's byte range: DataFusion
+reads the batches whose offset in the footer lies in the range. The head ends with a batch of no rows, which makes
+pyarrow write all dictionaries before the first segment.
+
+What belongs here: encoding and decoding partials. What does not: where they lie (``keys``) and who is to read
+them (``messages``).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+import pyarrow as pa
+import xxhash
+from pyarrow import ipc
+
+from apiary_df.errors import ApiaryError, ObjectDamaged, PlanError, StorageTransient
+from apiary_df.model import PartialRef, Segment, SegmentRef
+from apiary_df.protocol.arrow import DictionaryUnifier, compact, conform, grouped, has_dictionaries
+from apiary_df.store import Store
+
+Compression: TypeAlias = Literal["lz4", "zstd"]
+
+MAGIC_BYTES = 8
+"""Length of the magic that a file has in front of what is otherwise a stream, padding included."""
+
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""The mark after the last message of an Arrow stream."""
+
+PIECE_BYTES = 16 * 1024 * 1024
+"""Larger segments are fetched in pieces of this size, several at once: one stream gives about 50 MiB a second."""
+
+PIECES_AT_ONCE = 4
+"""Pieces in flight for one object, which bounds the memory that a fetch takes to 64 MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedPartial:
+    """A partial that is complete but not stored yet.
+
+    Attributes:
+        data: The object's bytes, or the scratch file that holds them (gone once the writer is closed).
+        length: Bytes of the object.
+        segments: One entry per output partition, in order.
+        head_length: Bytes before the first segment.
+        head_checksum: xxh3-64 of those bytes.
+        footer_offset: Where end mark and footer begin.
+        footer_checksum: xxh3-64 of the bytes from there to the end.
+    """
+
+    data: pa.Buffer | Path
+    length: int
+    segments: tuple[Segment, ...]
+    head_length: int
+    head_checksum: str
+    footer_offset: int
+    footer_checksum: str
+
+    def ref(self, key: str) -> PartialRef:
+        """Return what the commit record says of this partial once it is stored at ``key``."""
+        return PartialRef(
+            key=key,
+            length=self.length,
+            footer_offset=self.footer_offset,
+            footer_checksum=self.footer_checksum,
+            segments=self.segments,
+            head_length=self.head_length,
+            head_checksum=self.head_checksum,
+        )
+
+
+class PartialWriter:
+    """Collects the output of one attempt, partition by partition, and makes one partial of it.
+
+    Batches may come in any order of partitions. Up to ``memory_bytes`` of them are kept in memory; beyond that they
+    go to scratch files, and the partial is put together on disk.
+
+    Args:
+        schema: Schema of the stage's output; batches are conformed to it by position.
+        partitions: Number of output partitions, at least 1.
+        scratch_dir: Folder for scratch files; made if it is absent.
+        memory_bytes: Bytes of batches to hold before they go to disk.
+        compression: Compression of the batches' buffers.
+    """
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        partitions: int,
+        scratch_dir: Path,
+        memory_bytes: int,
+        compression: Compression | None = None,
+    ) -> None:
+        if partitions < 1:
+            raise PlanError(f"a partial needs at least one partition, not {partitions}")
+        self._schema = schema
+        self._options = ipc.IpcWriteOptions(compression=compression)
+        self._memory_bytes = memory_bytes
+        self._scratch = _Scratch(scratch_dir)
+        self._unifier = DictionaryUnifier(schema) if has_dictionaries(schema) else None
+        self._pending: list[list[pa.RecordBatch]] = [[] for _ in range(partitions)]
+        self._pending_bytes = 0
+        self._runs: list[list[tuple[int, int]]] = [[] for _ in range(partitions)]
+        self._spool: Path | None = None
+        self._through: _Assembly | None = None
+        self._finished = False
+
+    def __enter__(self) -> PartialWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(self, partition: int, batch: pa.RecordBatch) -> None:
+        """Add a batch to a partition.
+
+        Raises:
+            PlanError: The batch does not fit the schema, or there is no such partition.
+            StorageTransient: The scratch folder cannot take it.
+        """
+        if self._finished or not 0 <= partition < len(self._pending):
+            state = "finished" if self._finished else f"of {len(self._pending)} partitions"
+            raise PlanError(f"a batch for partition {partition} came to a partial that is {state}")
+        if not batch.num_rows:
+            return
+        batch = compact(conform(batch, self._schema))
+        if self._unifier is not None:
+            batch = self._unifier.see(batch)
+        self._pending[partition].append(batch)
+        self._pending_bytes += batch.nbytes
+        if self._pending_bytes > self._memory_bytes:
+            self._relieve()
+
+    def finish(self) -> FinishedPartial:
+        """Put the partial together. Call it once; nothing can be written afterwards.
+
+        Raises:
+            PlanError: A column cannot be encoded.
+            StorageTransient: The scratch folder cannot take it.
+        """
+        if self._finished:
+            raise PlanError("a partial was finished twice")
+        self._finished = True
+        assembly = self._through
+        if assembly is None:
+            to_disk = self._spool is not None
+            with self._scratch.guarded("put a partial together"):
+                path = self._scratch.new("partial") if to_disk else None
+                assembly = _Assembly(self._schema, self._options, path, self._empty_batch())
+        with self._scratch.guarded("put a partial together"):
+            for partition in range(len(self._pending)):
+                assembly.add(partition, self._batches(partition))
+                self._pending[partition] = []
+            return assembly.finish()
+
+    def close(self) -> None:
+        """Remove the scratch files, the finished partial's among them. Safe to call again."""
+        self._finished = True
+        if self._through is not None:
+            self._through.abandon()
+        self._pending = [[] for _ in self._pending]
+        self._scratch.clear()
+
+    def _empty_batch(self) -> pa.RecordBatch:
+        return (self._unifier or DictionaryUnifier(self._schema)).empty_batch()
+
+    def _relieve(self) -> None:
+        """Move all pending batches to disk."""
+        with self._scratch.guarded("spool a partial"):
+            if len(self._pending) == 1 and self._unifier is None:
+                # With one partition the final file can be written right away; it needs no second pass.
+                if self._through is None:
+                    path = self._scratch.new("partial")
+                    self._through = _Assembly(self._schema, self._options, path, self._empty_batch())
+                self._through.add(0, grouped(self._pending[0]))
+                self._pending[0] = []
+            else:
+                self._append_run()
+        self._pending_bytes = 0
+
+    def _append_run(self) -> None:
+        """Append each partition's pending batches to the spool file, as an Arrow stream of its own."""
+        if self._spool is None:
+            self._spool = self._scratch.new("spool")
+        with pa.OSFile(str(self._spool), "ab") as sink:
+            for partition, batches in enumerate(self._pending):
+                if not batches:
+                    continue
+                start = sink.tell()
+                with ipc.new_stream(sink, self._schema, options=self._options) as stream:
+                    for batch in batches:
+                        stream.write_batch(batch)
+                self._runs[partition].append((start, sink.tell() - start))
+                self._pending[partition] = []
+
+    def _batches(self, partition: int) -> Iterator[pa.RecordBatch]:
+        batches: Iterable[pa.RecordBatch] = self._all_batches(partition)
+        if self._unifier is not None:
+            batches = map(self._unifier.apply, batches)
+        return grouped(batches)
+
+    def _all_batches(self, partition: int) -> Iterator[pa.RecordBatch]:
+        if self._spool is not None and self._runs[partition]:
+            with pa.memory_map(str(self._spool)) as spool:
+                for start, length in self._runs[partition]:
+                    spool.seek(start)
+                    yield from ipc.open_stream(spool.read_buffer(length))
+        yield from self._pending[partition]
+
+
+class _Assembly:
+    """One partial being written, to memory or to a file."""
+
+    def __init__(
+        self, schema: pa.Schema, options: ipc.IpcWriteOptions, path: Path | None, empty: pa.RecordBatch
+    ) -> None:
+        self._path = path
+        self._sink: Any = pa.BufferOutputStream() if path is None else pa.OSFile(str(path), "wb")
+        self._writer = ipc.new_file(self._sink, schema, options=options)
+        self._writer.write_batch(empty)
+        self._head_length: int = self._sink.tell()
+        self._spans: list[tuple[int, int, int]] = []
+
+    def add(self, partition: int, batches: Iterable[pa.RecordBatch]) -> None:
+        """Append batches to a partition: the last one that was added to, or the one after it."""
+        start, rows = self._sink.tell(), 0
+        if partition < len(self._spans):
+            start, _, rows = self._spans.pop()
+        for batch in batches:
+            self._writer.write_batch(batch)
+            rows += batch.num_rows
+        self._spans.append((start, self._sink.tell() - start, rows))
+
+    def finish(self) -> FinishedPartial:
+        """Write the footer, and take the checksums."""
+        footer_offset = self._sink.tell()
+        self._writer.close()
+        if self._path is None:
+            buffer = self._sink.getvalue()
+            return self._described(buffer, memoryview(buffer).cast("B"), footer_offset)
+        self._sink.close()
+        return self._described(self._path, _mapped(self._path), footer_offset)
+
+    def abandon(self) -> None:
+        """Let go of the file."""
+        self._sink.close()
+
+    def _described(self, data: pa.Buffer | Path, view: memoryview, footer_offset: int) -> FinishedPartial:
+        segments = tuple(
+            Segment(
+                partition=partition,
+                offset=start,
+                length=length,
+                rows=rows,
+                checksum=checksum(view[start : start + length]),
+            )
+            for partition, (start, length, rows) in enumerate(self._spans)
+        )
+        return FinishedPartial(
+            data=data,
+            length=len(view),
+            segments=segments,
+            head_length=self._head_length,
+            head_checksum=checksum(view[: self._head_length]),
+            footer_offset=footer_offset,
+            footer_checksum=checksum(view[footer_offset:]),
+        )
+
+
+class _Scratch:
+    """The scratch files of one writer."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths: list[Path] = []
+
+    def new(self, purpose: str) -> Path:
+        """Return the path of a file that nobody else uses."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{purpose}-{secrets.token_hex(8)}.arrow"
+        self._paths.append(path)
+        return path
+
+    def clear(self) -> None:
+        """Remove every file that was handed out."""
+        while self._paths:
+            with suppress(OSError):  # the folder may be gone as a whole already
+                self._paths.pop().unlink(missing_ok=True)
+
+    @contextmanager
+    def guarded(self, purpose: str) -> Iterator[None]:
+        """Turn failures of disk and encoding into typed errors."""
+        try:
+            yield
+        except (ApiaryError, MemoryError):
+            raise
+        except OSError as error:
+            raise StorageTransient(
+                f"{purpose} in the scratch folder {self._folder}: {error}; make room there, or give the node "
+                "another scratch folder",
+                folder=self._folder,
+            ) from error
+        except pa.ArrowException as error:
+            raise PlanError(f"{purpose}: the batches cannot be encoded as Arrow IPC: {error}") from error
+
+
+def checksum(data: bytes | memoryview) -> str:
+    """Return the xxh3-64 of some bytes as 16 hex digits."""
+    return xxhash.xxh3_64_hexdigest(data)
+
+
+def read_partial(
+    source: Store | bytes | pa.Buffer, ref: PartialRef | SegmentRef, partition: int | None = None
+) -> list[pa.RecordBatch]:
+    """Read one partition of a partial.
+
+    Args:
+        source: The store that holds the object, or the whole object's bytes.
+        ref: The commit record's words about the partial, or about one segment of it.
+        partition: Output partition; not needed with a :class:`~apiary_df.model.SegmentRef`.
+
+    Returns:
+        The partition's batches, none of them empty.
+
+    Raises:
+        ObjectMissing: The object is not there.
+        ObjectDamaged: Length, checksum, encoding or row count is not what the commit record says.
+        PlanError: There is no such partition.
+        StorageTransient: The store failed, still after the retries.
+        StorageError: The store refused.
+    """
+    segment = _segment(ref, partition)
+    length = ref.length if isinstance(ref, PartialRef) else ref.object_length
+    if not segment.length:
+        return []
+    spans = [(0, ref.head_length), (segment.offset, segment.length)]
+    if isinstance(source, Store):
+        starts, lengths = zip(*spans, strict=True)
+        head, body = (memoryview(b) for b in source.get_ranges(ref.key, starts, lengths))
+    else:
+        whole = memoryview(source).cast("B")
+        if len(whole) != length:
+            raise _damaged(ref.key, f"it has {len(whole)} bytes instead of {length}")
+        head, body = (whole[start : start + size] for start, size in spans)
+    _verify(ref.key, "head", head, ref.head_checksum)
+    _verify(ref.key, f"partition {segment.partition}", body, segment.checksum)
+    stream = pa.py_buffer(b"".join((head[MAGIC_BYTES:], body, END_OF_STREAM)))
+    try:
+        batches = [batch for batch in ipc.open_stream(stream) if batch.num_rows]
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(ref.key, f"partition {segment.partition} does not decode: {error}") from error
+    rows = sum(batch.num_rows for batch in batches)
+    if rows != segment.rows:
+        raise _damaged(ref.key, f"partition {segment.partition} has {rows} rows instead of {segment.rows}")
+    return batches
+
+
+def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
+    """Make some segments of one partial readable as a local file, for an Arrow scan of their byte ranges.
+
+    On a folder store this is the object itself, whose checksums are verified where it lies. Otherwise a sparse
+    file of the object's length is written to ``target``: head, footer and the wanted segments are at their places,
+    the rest is a hole.
+
+    Args:
+        store: The store that holds the object.
+        refs: The segments, all of the same object.
+        target: Where to write the file, if one must be written; replaced atomically.
+
+    Returns:
+        The path of the local file, which holds at least these segments.
+
+    Raises:
+        ObjectMissing: The object is not there.
+        ObjectDamaged: Length or checksum is not what the commit record says.
+        PlanError: No segments, or segments of several objects.
+        StorageTransient: The store failed, still after the retries, or the disk did.
+        StorageError: The store refused.
+    """
+    if len({ref.key for ref in refs}) != 1:
+        raise PlanError(f"segments of exactly one partial are wanted, not of {sorted({r.key for r in refs})}")
+    key, length = refs[0].key, refs[0].object_length
+    local = store.local_path(key)
+    if local is not None:
+        if not local.is_file():
+            store.head(key)  # raises the fitting error
+        _verify_spans(key, length, _mapped(local), refs)
+        return local
+    staged = target.with_name(f"{target.name}.{secrets.token_hex(8)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with staged.open("wb") as file:
+            file.truncate(length)
+            _fetch(store, key, [(start, size) for _, start, size, _ in _spans(refs)], file.fileno())
+        _verify_spans(key, length, _mapped(staged), refs)
+        staged.replace(target)
+    except OSError as error:
+        raise StorageTransient(
+            f"copy {key!r} from {store.url} to the scratch file {target}: {error}; make room there", key=key
+        ) from error
+    finally:
+        staged.unlink(missing_ok=True)
+    return target
+
+
+def _fetch(store: Store, key: str, spans: Sequence[tuple[int, int]], descriptor: int) -> None:
+    """Copy spans of an object to the same offsets of a file."""
+    if sum(size for _, size in spans) <= PIECE_BYTES:
+        starts, sizes = [start for start, _ in spans], [size for _, size in spans]
+        for start, data in zip(starts, store.get_ranges(key, starts, sizes), strict=True):
+            _write_at(descriptor, data, start)
+        return
+    pieces = [
+        (start + done, min(PIECE_BYTES, size - done)) for start, size in spans for done in range(0, size, PIECE_BYTES)
+    ]
+
+    def copy(start: int, size: int) -> None:
+        _write_at(descriptor, store.get_range(key, start, size), start)
+
+    with ThreadPoolExecutor(PIECES_AT_ONCE, thread_name_prefix="apiary-fetch") as pool:
+        copies = [pool.submit(copy, start, size) for start, size in pieces]
+        try:
+            for done in copies:
+                done.result()
+        finally:
+            for rest in copies:
+                rest.cancel()
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _spans(refs: Sequence[SegmentRef]) -> Iterator[tuple[str, int, int, str]]:
+    """Yield name, start, length and checksum of all that these segments need, without what is empty."""
+    first = refs[0]
+    footer_length = first.object_length - first.footer_offset
+    yield "head", 0, first.head_length, first.head_checksum
+    for ref in refs:
+        if ref.segment.length:
+            name = f"partition {ref.segment.partition}"
+            yield name, ref.segment.offset, ref.segment.length, ref.segment.checksum
+    yield "footer", first.footer_offset, footer_length, first.footer_checksum
+
+
+def _verify_spans(key: str, length: int, view: memoryview, refs: Sequence[SegmentRef]) -> None:
+    if len(view) != length:
+        raise _damaged(key, f"it has {len(view)} bytes instead of {length}")
+    for name, start, size, expected in _spans(refs):
+        _verify(key, name, view[start : start + size], expected)
+
+
+def _verify(key: str, name: str, data: memoryview, expected: str) -> None:
+    found = checksum(data)
+    if found != expected:
+        raise _damaged(key, f"the checksum of its {name} is {found} instead of {expected or 'none'}")
+
+
+def _damaged(key: str, what: str) -> ObjectDamaged:
+    return ObjectDamaged(f"the partial {key!r} is damaged: {what}; its task has to run again", key=key)
+
+
+def _segment(ref: PartialRef | SegmentRef, partition: int | None) -> Segment:
+    if isinstance(ref, SegmentRef):
+        return ref.segment
+    if partition is None or not 0 <= partition < len(ref.segments):
+        raise PlanError(f"the partial {ref.key!r} has {len(ref.segments)} partitions, and none of number {partition}")
+    return ref.segments[partition]
+
+
+def _mapped(path: Path) -> memoryview:
+    """Return the bytes of a file without reading them into memory of our own. They stay valid while referenced."""
+    if not path.stat().st_size:
+        return memoryview(b"")
+    return memoryview(pa.memory_map(str(path)).read_buffer()).cast("B")
