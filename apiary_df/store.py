@@ -21,7 +21,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Literal, TYPE_CHECKING, TypeAlias
 
 import obstore
 from obstore import exceptions as obstore_errors
@@ -144,6 +144,13 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
+
+    @property
+    def kind(self) -> Literal["folder", "memory", "bucket"]:
+        """What looks and waits cost here: nothing but microseconds, or money and tens of milliseconds."""
+        if self._folder is not None:
+            return "folder"
+        return "memory" if self.url.startswith("memory:") else "bucket"
 
     def get(self, key: str) -> bytes:
         """Read a whole object.

@@ -86,6 +86,18 @@ class StoreOptions:
             allow_http=_boolean("AWS_ALLOW_HTTP", environ.get("AWS_ALLOW_HTTP")),
         )
 
+    def to_environ(self) -> dict[str, str]:
+        """Return the variables from which :meth:`from_env` reads these options back, for a process started with them."""
+        values = {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+            "AWS_SESSION_TOKEN": self.session_token,
+            "AWS_ALLOW_HTTP": None if self.allow_http is None else str(self.allow_http).lower(),
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
     def over(self, weaker: StoreOptions) -> StoreOptions:
         """Return these options, with what is unset taken from weaker ones.
 

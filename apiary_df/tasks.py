@@ -39,22 +39,25 @@ class TaskOptions:
     Attributes:
         min_task_bytes: Shuffle partitions are put together into one task until it reads this much; 0 keeps one task
             a partition.
+        min_cell_bytes: Smallest piece that a file is cut into, in bytes, >= 1.
     """
 
     min_task_bytes: int = 0
+    min_cell_bytes: int = MIN_CELL_BYTES
 
 
-def cell_target_bytes(total_bytes: int, nodes: Iterable[NodeInfo]) -> int:
+def cell_target_bytes(total_bytes: int, nodes: Iterable[NodeInfo], min_cell_bytes: int = MIN_CELL_BYTES) -> int:
     """Return the size to cut a scan's files into, in bytes.
 
     Args:
         total_bytes: Size of all files of the scan.
         nodes: The nodes that can take work.
+        min_cell_bytes: Never less than this, in bytes.
     """
     alive = list(nodes)
     bees = max(1, sum(node.bees_total for node in alive))
     ceiling = min((node.target_cell_size for node in alive), default=total_bytes)
-    return max(MIN_CELL_BYTES, min(ceiling, -(-total_bytes // (bees * CELLS_PER_BEE))))
+    return max(min_cell_bytes, min(ceiling, -(-total_bytes // (bees * CELLS_PER_BEE))))
 
 
 def plan_stage(
@@ -131,13 +134,7 @@ class _StagePlanner:
 
     def _segments(self, leaf: ExchangeLeaf, partitions: frozenset[int] | None) -> tuple[SegmentRef, ...]:
         return tuple(
-            SegmentRef(
-                key=partial.key,
-                object_length=partial.length,
-                footer_offset=partial.footer_offset,
-                footer_checksum=partial.footer_checksum,
-                segment=segment,
-            )
+            partial.segment_ref(segment)
             for partial in self._partials[leaf.stage]
             for segment in partial.segments
             if segment.rows and (partitions is None or segment.partition in partitions)
@@ -174,7 +171,8 @@ class _StagePlanner:
         (index,) = variant.split
         leaf = self._stage.leaves[index]
         assert isinstance(leaf, ScanLeaf)
-        target_bytes = cell_target_bytes(sum(f.size_bytes for f in leaf.files), self._workers)
+        total_bytes = sum(f.size_bytes for f in leaf.files)
+        target_bytes = cell_target_bytes(total_bytes, self._workers, self._options.min_cell_bytes)
         cells = scan_cells(leaf, self._row_group_starts, target_bytes)
         assigned = leafcutter_split_assignments(assign_cells_to_nodes(cells, self._workers), self._workers)
         base = self.whole_task(variant)

@@ -7,7 +7,7 @@ error report) is the node's business.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,18 @@ import pyarrow as pa
 from datafusion.plan import ExecutionPlan
 
 from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, QueryCancelled, ResourcesExhausted
-from apiary_df.locations import register_object_store_for
+from apiary_df.objects import register_object_store_for
 from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.scans import fill_fragment
 from apiary_df.plan.tree import PlanNode
-from apiary_df.protocol.partial import PartialWriter, SegmentFiles
+from apiary_df.protocol.partial import Compression, PartialWriter, materialize
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.engine import Engine
+
+FETCH_THREADS = 16
+"""Partials that one task fetches at a time: enough to hide a bucket's latency, few enough for its bandwidth."""
 
 _EXHAUSTED_MARKS = ("Resources exhausted", "No space left on device", "memory allocation")
 """How DataFusion's errors begin, or the system's within them, when a bee's memory or disk ran out."""
@@ -46,7 +49,7 @@ class Bench:
     scratch: Path
     options: StoreOptions | None
     partial_memory_bytes: int
-    compression: str | None
+    compression: Compression | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +77,29 @@ def prepare_plan(task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Benc
     """
     _register_cell_stores(task.scans, fragment, engine, bench.options)
     refs = [ref for exchange in task.exchanges for ref in exchange.segments if ref.segment.rows]
-    located = SegmentFiles(bench.store, bench.scratch).fetch(refs)
+    located = _materialize_all(refs, bench)
 
     def locate(ref: SegmentRef) -> str:
         return str(located[ref.key])
 
     filled = fill_fragment(fragment, task.scans, task.exchanges, task.branches, locate_segment=locate)
     return engine.decode(filled)
+
+
+def _materialize_all(refs: Iterable[SegmentRef], bench: Bench) -> dict[str, Path]:
+    """Make all segments readable as local files, several partials at a time; returns file by key of the partial."""
+    by_key: dict[str, list[SegmentRef]] = {}
+    for ref in refs:
+        by_key.setdefault(ref.key, []).append(ref)
+
+    def fetch(item: tuple[int, tuple[str, list[SegmentRef]]]) -> tuple[str, Path]:
+        number, (key, wanted) = item
+        return key, materialize(bench.store, wanted, bench.scratch / f"in_{number}.arrow")
+
+    if len(by_key) <= 1 or bench.store.kind == "folder":
+        return dict(map(fetch, enumerate(by_key.items())))
+    with ThreadPoolExecutor(min(len(by_key), FETCH_THREADS), thread_name_prefix="fetch") as pool:
+        return dict(pool.map(fetch, enumerate(by_key.items())))
 
 
 def _register_cell_stores(
@@ -142,13 +161,7 @@ def run_attempt(
         writer.close()
     metrics = [metric for _, metric in plan.collect_metrics()]
     return Work(
-        partial=PartialRef(
-            key=partial_key,
-            length=finished.length,
-            footer_offset=finished.footer_offset,
-            footer_checksum=finished.footer_checksum,
-            segments=tuple(finished.segments),
-        ),
+        partial=finished.ref(partial_key),
         spills=sum(metric.spill_count or 0 for metric in metrics),
         spilled_bytes=sum(metric.spilled_bytes or 0 for metric in metrics),
     )

@@ -1,0 +1,496 @@
+"""Running one query on the swarm: a thin shell around the schedule.
+
+What is decided (which stage, which task, which node, again or not) is decided by :mod:`apiary_df.schedule` and
+:mod:`apiary_df.tasks`. This module turns what it sees in storage into events, carries commands out, streams the result and,
+however the query ends, leaves nothing of it in storage.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import datafusion
+import pyarrow as pa
+
+from apiary_df.config import Settings
+from apiary_df.errors import ApiaryError, InternalError, NoAliveNodes, StorageError
+from apiary_df.footers import FooterCache
+from apiary_df.model import NodeInfo, PartialRef, TaskSpec
+from apiary_df.plan import codec
+from apiary_df.plan.scans import file_url
+from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
+from apiary_df.protocol import keys
+from apiary_df.protocol.inbox import send
+from apiary_df.protocol.messages import (
+    CommitRecord,
+    ErrorReport,
+    Lease,
+    Mail,
+    Manifest,
+    StageEntry,
+    TaskMail,
+    decode,
+    encode,
+)
+from apiary_df.protocol.partial import read_partial
+from apiary_df.protocol.versions import PROTOCOL_VERSION
+from apiary_df.report import QueryReport, TaskReport
+from apiary_df.schedule import (
+    Cancelled,
+    Command,
+    Event,
+    NodeLost,
+    PlanStage,
+    QueryState,
+    RootErred,
+    RootFinished,
+    RunRoot,
+    Schedule,
+    SendTasks,
+    StagePlanned,
+    Started,
+    Stop,
+    TaskCommitted,
+    TaskErred,
+    TimedOut,
+)
+from apiary_df.store_options import StoreOptions
+from apiary_df.tasks import TaskOptions, cell_target_bytes, plan_root, plan_stage
+from apiary_df.view import SwarmView
+from apiary_df.worker.bee import Bench, execution_error, prepare_plan
+from apiary_df.worker.engine import Engine
+
+logger = logging.getLogger("apiary_df")
+
+LIST_ABOVE = 3
+"""Pending tasks above which one listing of the query's folder is cheaper than a look for each commit record."""
+
+POLL_GROWTH = 1.5
+"""Factor by which the wait between two looks grows while nothing happens."""
+
+ROOT_MEMORY_BYTES = 1 << 30
+"""Memory of the engine that runs root stages in the session's process; what exceeds it spills."""
+
+OnProgress = Callable[[int, int, str], None]
+"""Told how many tasks are committed, how many are known, and what goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A query that was planned for the swarm.
+
+    Attributes:
+        sql: Its text, for reports; None if it came as a DataFrame.
+        graph: Its stages.
+        settings: DataFusion options under which every task runs.
+        schema: Schema of the result.
+        reason: Why it is distributed.
+    """
+
+    sql: str | None
+    graph: StageGraph
+    settings: Mapping[str, str]
+    schema: pa.Schema
+    reason: str
+
+
+class QueryRun:
+    """One run of a query: an iterator over the record batches of its result.
+
+    Nothing happens before the first batch is asked for. Closing it, dropping it or an error ends the query and removes all
+    that it left in storage.
+
+    Args:
+        query: What to run.
+        view: The swarm.
+        settings: Settings, filled in for the swarm's store.
+        footers: Parquet footers that were read before.
+        on_progress: Told about progress.
+    """
+
+    def __init__(
+        self,
+        query: Query,
+        view: SwarmView,
+        settings: Settings,
+        footers: FooterCache,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.query_id = new_query_id()
+        self.schema = query.schema
+        self._query = query
+        self._view = view
+        self._store = view.store
+        self._settings = settings
+        self._footers = footers
+        self._on_progress = on_progress
+        self._schedule = Schedule(self.query_id, query.graph, max_attempts=settings.max_attempts)
+        self._commits: list[CommitRecord] = []
+        self._seen_errors: set[str] = set()
+        self._mail_keys: list[str] = []
+        self._rows = 0
+        self._started_s = 0.0
+        self._ended_s: float | None = None
+        self._cancelled = threading.Event()
+        self._wait_s = settings.poll_min_s
+        self._requests_before = view.store.counts.snapshot()
+        self._batches = self._run()
+
+    # -- as an iterator -----------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        return next(self._batches)
+
+    def close(self) -> None:
+        """End the query now, if it still runs; what it left in storage goes away."""
+        self._batches.close()
+
+    def cancel(self) -> None:
+        """Ask the query to end; whoever iterates gets :class:`~apiary_df.errors.QueryCancelled`. Thread-safe."""
+        self._cancelled.set()
+
+    def report(self) -> QueryReport:
+        """Return what the query has done so far."""
+        ended_s = self._ended_s if self._ended_s is not None else time.monotonic()
+        requests = _difference(self._store.counts.snapshot(), self._requests_before)
+        for commit in self._commits:
+            for kind, count in commit.metrics.requests.items():
+                requests[kind] = requests.get(kind, 0) + count
+        return QueryReport(
+            query_id=self.query_id,
+            sql=self._query.sql,
+            distributed=True,
+            reason=self._query.reason,
+            stages=len(self._query.graph.stages),
+            tasks=len(self._commits),
+            rows=self._rows,
+            bytes_through_storage=sum(commit.partial.length for commit in self._commits),
+            elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
+            requests=requests,
+            task_reports=tuple(map(self._task_report, self._commits)),
+        )
+
+    def _task_report(self, commit: CommitRecord) -> TaskReport:
+        spec = self._schedule.specs(commit.stage)[commit.task]
+        metrics = commit.metrics
+        return TaskReport(
+            stage=commit.stage,
+            task=commit.task,
+            attempt=commit.attempt,
+            node_id=commit.node_id,
+            why=spec.why,
+            cells=len(spec.cells),
+            rows=commit.partial.rows,
+            input_bytes=spec.input_bytes,
+            output_bytes=commit.partial.length,
+            seconds=metrics.seconds,
+            queued_s=metrics.queued_s,
+            spills=metrics.spill_count,
+            spilled_bytes=metrics.spilled_bytes,
+            cache_hits=metrics.cache_hits,
+            requests=metrics.requests,
+        )
+
+    # -- the run ------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> Iterator[pa.RecordBatch]:
+        self._started_s = time.monotonic()
+        try:
+            self._announce()
+            yield from self._drive()
+        finally:
+            self._ended_s = time.monotonic()
+            self._clean_up()
+
+    def _announce(self) -> None:
+        """Write what nodes need to know of the query: its manifest, and every stage's fragment."""
+        entries: list[StageEntry] = []
+        for stage in self._query.graph.stages[:-1]:
+            if stage.schema is None:
+                raise InternalError(f"stage {stage.stage} was cut without a schema")
+            plan_key = keys.plan(self.query_id, stage.stage)
+            self._store.put(plan_key, codec.encode(stage.fragment))
+            entries.append(
+                StageEntry(
+                    stage=stage.stage,
+                    inputs=stage.inputs,
+                    plan_key=plan_key,
+                    output=stage.output,
+                    partitions=stage.partitions,
+                    schema=stage.schema.arrow.serialize().to_pybytes(),
+                )
+            )
+        manifest = Manifest(
+            query_id=self.query_id,
+            coordinator=self._view.node_id,
+            protocol_version=PROTOCOL_VERSION,
+            datafusion_version=datafusion.__version__,
+            sql=self._query.sql,
+            settings=dict(self._query.settings),
+            created_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            timeout_s=self._settings.timeout_s,
+            stages=tuple(entries),
+        )
+        lease = Lease(query_id=self.query_id, coordinator=self._view.node_id, seq=0)
+        self._store.put(keys.lease(self.query_id), encode(lease))
+        self._store.put(keys.manifest(self.query_id), encode(manifest))
+
+    def _drive(self) -> Iterator[pa.RecordBatch]:
+        commands: deque[Command] = deque(self._schedule.handle(Started()))
+        while True:
+            while commands:
+                command = commands.popleft()
+                if isinstance(command, PlanStage):
+                    event = StagePlanned(stage=command.stage, specs=self._plan_stage(command.stage))
+                    commands.extend(self._schedule.handle(event))
+                elif isinstance(command, SendTasks):
+                    self._send(command)
+                elif isinstance(command, RunRoot):
+                    commands.extend((yield from self._root()))
+                elif command.error is not None:
+                    raise command.error
+                else:
+                    return
+            for event in self._look():
+                commands.extend(self._schedule.handle(event))
+
+    def _plan_stage(self, number: int) -> tuple[TaskSpec, ...]:
+        stage = self._query.graph.stages[number]
+        nodes = self._view.node_infos()
+        starts = row_group_starts(stage, nodes, self._footers, self._view.store_options)
+        options = TaskOptions(min_task_bytes=self._settings.min_task_bytes)
+        return plan_stage(stage, nodes, self._schedule.partials(), starts, options)
+
+    def _send(self, command: SendTasks) -> None:
+        mail = Mail(
+            token=secrets.token_hex(8),
+            query_id=self.query_id,
+            sender=self._view.node_id,
+            tasks=tuple(
+                TaskMail(spec=spec, attempt=attempt, plan_key=keys.plan(self.query_id, spec.stage))
+                for spec, attempt in command.tasks
+            ),
+        )
+        number = send(self._store, command.node_id, self._view.next_mail(command.node_id), mail)
+        self._view.mail_sent(command.node_id, number, len(command.tasks))
+        self._mail_keys.append(keys.inbox(command.node_id, number))
+        self._wait_s = self._settings.poll_min_s
+
+    # -- what happened ------------------------------------------------------------------------------------------------
+
+    def _look(self) -> list[Event]:
+        """Wait a moment, and return what has happened meanwhile."""
+        self._tell("running")
+        if self._cancelled.wait(self._wait_s):
+            return [Cancelled()]
+        events = self._news()
+        if events:
+            self._wait_s = self._settings.poll_min_s
+            return events
+        ceiling_s = self._settings.poll_max_s or self._settings.poll_min_s
+        self._wait_s = min(self._wait_s * POLL_GROWTH, ceiling_s)
+        if self._overdue():
+            return [self._timed_out()]
+        return self._lost_nodes()
+
+    def _overdue(self) -> bool:
+        timeout_s = self._settings.timeout_s
+        return timeout_s is not None and time.monotonic() - self._started_s > timeout_s
+
+    def _timed_out(self) -> Event:
+        return TimedOut(timeout_s=self._settings.timeout_s or 0.0)
+
+    def _news(self) -> list[Event]:
+        pending = self._schedule.pending()
+        listed: set[str] | None = None
+        if len(pending) > LIST_ABOVE:
+            listed = {meta.key for meta in self._store.list(keys.query_prefix(self.query_id))}
+        events: list[Event] = []
+        for key, node_id in pending:
+            commit_key = keys.commit(self.query_id, key.stage, key.task)
+            if (data := self._peek(commit_key, listed)) is not None:
+                commit = decode(data, CommitRecord, commit_key)
+                self._commits.append(commit)
+                self._view.task_ended(node_id)
+                committed = TaskCommitted(key=commit.key, partial=commit.partial)
+                events.append(committed)
+                continue
+            error_key = keys.error(self.query_id, key.stage, key.task, key.attempt)
+            if error_key not in self._seen_errors and (data := self._peek(error_key, listed)) is not None:
+                self._seen_errors.add(error_key)
+                report = decode(data, ErrorReport, error_key)
+                self._view.task_ended(node_id)
+                error = ApiaryError.from_info(report.error)
+                events.append(TaskErred(key=key, node_id=report.node_id, error=error))
+        return events
+
+    def _peek(self, key: str, listed: set[str] | None) -> bytes | None:
+        if listed is not None and key not in listed:
+            return None
+        return self._store.get_or_none(key)
+
+    def _lost_nodes(self) -> list[Event]:
+        """Look at the heartbeats when it is time to, and return which nodes with pending tasks are gone."""
+        if not self._view.refresh_if_due():
+            return []
+        infos = self._view.node_infos()
+        alive = {info.node_id for info in infos if info.bees_total and not self._view.is_dead(info.node_id)}
+        waiting_for = sorted({node_id for _, node_id in self._schedule.pending()})
+        survivors = tuple(sorted(alive))
+        return [
+            NodeLost(node_id=node_id, survivors=survivors)
+            for node_id in waiting_for
+            if self._view.is_dead(node_id)
+        ]
+
+    def _tell(self, doing: str) -> None:
+        if self._on_progress is not None:
+            done, known = self._schedule.progress()
+            self._on_progress(done, known, doing)
+
+    # -- the result ---------------------------------------------------------------------------------------------------
+
+    def _root(self) -> Iterator[pa.RecordBatch]:
+        """Run the root stage here and yield its batches.
+
+        Returns:
+            The schedule's commands after it (a generator's return value).
+        """
+        self._tell("gathering the result")
+        scratch = Path(tempfile.mkdtemp(prefix="apiary-root-", dir=self._settings.scratch_dir))
+        try:
+            for batch in self._root_batches(scratch):
+                if batch.num_rows:
+                    self._rows += batch.num_rows
+                    yield conform(batch, self.schema)
+                if self._cancelled.is_set():
+                    return self._schedule.handle(Cancelled())
+                if self._overdue():
+                    return self._schedule.handle(self._timed_out())
+        except ApiaryError as error:
+            return self._schedule.handle(RootErred(error=error))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return self._schedule.handle(RootFinished())
+
+    def _root_batches(self, scratch: Path) -> Iterator[pa.RecordBatch]:
+        root = self._query.graph.root
+        partials = self._schedule.partials()
+        if _is_plain_gather(root):
+            for partial in _inputs(root, partials):
+                yield from read_partial(self._store, partial, 0)
+            return
+        task = plan_root(root, partials, self._view.node_id)
+        engine = Engine(self._query.settings, ROOT_MEMORY_BYTES, scratch, allow_udfs=True)
+        bench = Bench(
+            store=self._store,
+            scratch=scratch,
+            options=self._view.store_options,
+            partial_memory_bytes=self._settings.partial_memory_bytes,
+            compression=None,
+        )
+        plan = prepare_plan(task, root.fragment, engine, bench)
+        for partition in range(plan.partition_count):
+            stream = engine.ctx.execute(plan, partition)
+            while (batch := _next_batch(stream)) is not None:
+                yield batch
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _clean_up(self) -> None:
+        """Remove all that the query left. The manifest goes first: a node that no longer finds it cleans up after itself."""
+        for _, node_id in self._schedule.pending():
+            self._view.task_ended(node_id)
+        if self._settings.keep:
+            return
+        try:
+            self._store.delete([keys.manifest(self.query_id), *self._mail_keys])
+            self._store.delete_prefix(keys.query_prefix(self.query_id))
+        except StorageError as error:
+            logger.warning("could not remove query %s from %s: %s", self.query_id, self._store.url, error)
+            if self._schedule.state is QueryState.DONE:
+                raise
+
+
+def row_group_starts(
+    stage: Stage, nodes: Sequence[NodeInfo], footers: FooterCache, options: StoreOptions | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Read the footers of a stage's Parquet files that are large enough to be split among these nodes.
+
+    Returns:
+        File URL to the first byte of each row group.
+
+    Raises:
+        TableError: If a file is missing or is no readable Parquet file.
+        StorageError: If its store cannot be asked.
+    """
+    starts: dict[str, tuple[int, ...]] = {}
+    split = {index for variant in stage.variants if variant.kind == "cells" for index in variant.split}
+    for index in sorted(split):
+        leaf = stage.leaves[index]
+        if not isinstance(leaf, ScanLeaf) or leaf.format != "parquet_scan":
+            continue
+        target_bytes = cell_target_bytes(sum(f.size_bytes for f in leaf.files), nodes)
+        for file in leaf.files:
+            if file.size_bytes > target_bytes:
+                url = file_url(leaf.store_url, file.path)
+                groups = footers.row_groups(url, file.size_bytes, options, last_modified_ns=file.last_modified_ns)
+                starts[url] = tuple(group.start_offset for group in groups)
+    return starts
+
+
+def new_query_id() -> str:
+    """Return a new query id; ids sort by time of start."""
+    return f"q{int(time.time() * 1000):011x}-{secrets.token_hex(4)}"
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch under the result's own names, types, nullability and metadata, by position."""
+    if batch.schema.equals(schema, check_metadata=True):
+        return batch
+    columns = [
+        column if column.type == field.type else column.cast(field.type)
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    if not columns:
+        return batch
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _is_plain_gather(root: Stage) -> bool:
+    """Whether the root only lays its input stage's partials end to end, which needs no engine."""
+    node = root.fragment
+    if node.kind != "coalesce_partitions" or codec.fields_of(node).HasField("fetch"):
+        return False
+    return node.children[0].kind == "arrow_scan" and len(root.inputs) == 1
+
+
+def _inputs(root: Stage, partials: Mapping[int, Sequence[PartialRef]]) -> Sequence[PartialRef]:
+    return partials[root.inputs[0]]
+
+
+def _next_batch(stream: Iterator[object]) -> pa.RecordBatch | None:
+    try:
+        batch = next(stream)
+    except StopIteration:
+        return None
+    except Exception as error:
+        raise execution_error(error) from error
+    return batch.to_pyarrow()  # type: ignore[attr-defined]
+
+
+def _difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    return {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}

@@ -1,0 +1,217 @@
+"""Texts that tell how a query is run, and what it did. Pure: plans, nodes and reports in, text out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from datafusion.plan import LogicalPlan
+
+from apiary_df.config import format_bytes
+from apiary_df.model import NodeInfo, TaskSpec
+from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
+from apiary_df.plan.tree import PlanNode
+from apiary_df.planning import RunsHere, RunsOnSwarm
+from apiary_df.report import QueryReport, TaskReport
+
+MOST_TASKS_SHOWN = 8
+"""Tasks of a stage that are shown one by one unless all are asked for."""
+
+_EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b", re.IGNORECASE | re.DOTALL)
+_NATIVE_FORMAT = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b[^;]*?\bformat\b", re.IGNORECASE | re.DOTALL)
+
+Display = Callable[[PlanNode], str]
+"""Renders a plan as DataFusion displays it."""
+
+PlanTasks = Callable[[Stage], tuple[TaskSpec, ...]]
+"""Plans the tasks of a stage that reads source files only, as they would be planned now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """The query inside of an EXPLAIN statement."""
+
+    plan: LogicalPlan
+    analyze: bool
+    verbose: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What there is to tell.
+
+    Attributes:
+        plan: How the query was planned.
+        reason: Why it runs here, or why it is distributed.
+        nodes: The nodes that would take part.
+        report: What it did, if it was run.
+        until: How far to follow it: ``physical``, ``rewritten``, ``stages`` or ``assignment``.
+        verbose: Show the plan after every rule, and all tasks.
+    """
+
+    plan: RunsHere | RunsOnSwarm
+    reason: str = ""
+    nodes: tuple[NodeInfo, ...] = ()
+    report: QueryReport | None = None
+    until: str = "assignment"
+    verbose: bool = False
+
+
+def is_explain(sql: str) -> bool:
+    """Whether a statement is an EXPLAIN that is answered here; one with a FORMAT is datafusion's."""
+    return _EXPLAIN.match(sql) is not None and _NATIVE_FORMAT.match(sql) is None
+
+
+def logical_of_explain(plan: LogicalPlan) -> Explained | None:
+    """Return what an EXPLAIN statement's plan explains; None if it is no such plan."""
+    variant = type(plan.to_variant()).__name__
+    if variant not in {"Explain", "Analyze"}:
+        return None
+    (inner,) = plan.inputs()
+    verbose = bool(plan.to_variant().verbose())
+    return Explained(plan=inner, analyze=variant == "Analyze", verbose=verbose)
+
+
+def render(explanation: Explanation, display: Display, plan_tasks: PlanTasks) -> str:
+    """Return the text of an explanation.
+
+    Args:
+        explanation: What there is to tell.
+        display: Renders plans.
+        plan_tasks: Plans the tasks of stages whose inputs are source files.
+    """
+    plan = explanation.plan
+    lines: list[str] = []
+    if explanation.until == "physical":
+        return plan.physical.rstrip()
+    if explanation.until == "rewritten":
+        return _rewritten(explanation, display)
+    if isinstance(plan, RunsHere) or not explanation.nodes:
+        lines.append(f"runs in this process: {explanation.reason}")
+        lines.extend(_indented(plan.physical))
+    else:
+        lines.extend(_distributed(plan, explanation, display, plan_tasks))
+    if explanation.report is not None:
+        lines.extend(_measured(explanation.report))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _rewritten(explanation: Explanation, display: Display) -> str:
+    phases = explanation.plan.phases
+    if not phases:
+        return f"not rewritten: {explanation.reason}"
+    shown = phases if explanation.verbose else phases[-1:]
+    lines: list[str] = []
+    for phase in shown:
+        if explanation.verbose:
+            lines.append(f"after {phase.rule}:")
+        lines.extend(_indented(display(phase.plan)) if explanation.verbose else [display(phase.plan).rstrip()])
+    return "\n".join(lines)
+
+
+def _distributed(
+    plan: RunsOnSwarm, explanation: Explanation, display: Display, plan_tasks: PlanTasks
+) -> list[str]:
+    graph = plan.graph
+    bees = sum(node.bees_total for node in explanation.nodes)
+    lines = [f"distributed: {len(graph.stages)} stages on {len(explanation.nodes)} nodes, {bees} bees"]
+    if explanation.reason:
+        lines.append(f"why: {explanation.reason}")
+    by_stage: dict[int, list[TaskReport]] = {}
+    for task in explanation.report.task_reports if explanation.report else ():
+        by_stage.setdefault(task.stage, []).append(task)
+    for stage in graph.stages:
+        lines.append(_stage_title(stage, graph))
+        lines.extend(_indented(display(stage.fragment)))
+        if explanation.until == "stages" or stage is graph.root:
+            continue
+        if stage.stage in by_stage:
+            lines.extend(_tasks_done(by_stage[stage.stage], explanation.verbose))
+        elif stage.inputs:
+            lines.append("  tasks: planned when its inputs are complete and their sizes known")
+        else:
+            lines.extend(_tasks_planned(plan_tasks(stage), explanation.verbose))
+    return lines
+
+
+def _stage_title(stage: Stage, graph: StageGraph) -> str:
+    if stage is graph.root:
+        return f"stage {stage.stage} (result, in this process){_reads(stage)}"
+    target = f"shuffle by hash into {stage.partitions}" if stage.output == "hash" else "gather"
+    return f"stage {stage.stage} -> {target}; {_parallelism(stage)}{_reads(stage)}"
+
+
+def _reads(stage: Stage) -> str:
+    return f"; reads stage {', '.join(map(str, stage.inputs))}" if stage.inputs else ""
+
+
+def _parallelism(stage: Stage) -> str:
+    words = []
+    for variant in stage.variants:
+        if variant.kind == "cells":
+            (leaf,) = (stage.leaves[i] for i in variant.split)
+            assert isinstance(leaf, ScanLeaf)
+            size = sum(file.size_bytes for file in leaf.files)
+            words.append(f"tasks by cells ({len(leaf.files)} files, {format_bytes(size)})")
+        elif variant.kind == "hash":
+            words.append(f"tasks by {variant.partitions} shuffle partitions")
+        else:
+            words.append("one task (the plan has a single partition here)")
+        copies = [stage.leaves[i] for i in variant.whole if variant.kind != "single"]
+        scans = sum(isinstance(leaf, ScanLeaf) for leaf in copies)
+        broadcasts = sum(isinstance(leaf, ExchangeLeaf) for leaf in copies)
+        words += [f"{scans} small scans replicated into each"] if scans else []
+        words += [f"{broadcasts} build sides broadcast to each"] if broadcasts else []
+    return " + ".join(words)
+
+
+def _tasks_planned(specs: Sequence[TaskSpec], verbose: bool) -> list[str]:
+    lines = []
+    shown = specs if verbose else specs[:MOST_TASKS_SHOWN]
+    for spec in shown:
+        lines.append(
+            f"  task {spec.stage}.{spec.task} on {spec.node_id}: {format_bytes(spec.input_bytes)}, "
+            f"{len(spec.cells)} cells ({spec.why})"
+        )
+        if verbose:
+            lines.extend(f"    {cell}" for cell in spec.cells)
+    return lines + _more(len(specs) - len(shown))
+
+
+def _tasks_done(tasks: Sequence[TaskReport], verbose: bool) -> list[str]:
+    ordered = sorted(tasks, key=lambda task: task.task)
+    shown = ordered if verbose else ordered[:MOST_TASKS_SHOWN]
+    lines = []
+    for task in shown:
+        spilled = f", {task.spills} spills of {format_bytes(task.spilled_bytes)}" if task.spills else ""
+        attempt = f", attempt {task.attempt}" if task.attempt else ""
+        requests = sum(count for name, count in task.requests.items() if not name.startswith("bytes"))
+        lines.append(
+            f"  task {task.stage}.{task.task} on {task.node_id}: {task.rows} rows, "
+            f"{format_bytes(task.input_bytes)} in, {format_bytes(task.output_bytes)} out, "
+            f"{task.seconds * 1000:.1f} ms after {task.queued_s * 1000:.1f} ms in the queue, "
+            f"{task.cells} cells, {task.cache_hits} from the cache, {requests} requests{spilled}{attempt} ({task.why})"
+        )
+    return lines + _more(len(ordered) - len(shown))
+
+
+def _more(hidden: int) -> list[str]:
+    return [f"  ... and {hidden} more tasks (EXPLAIN VERBOSE shows all)"] if hidden > 0 else []
+
+
+def _measured(report: QueryReport) -> list[str]:
+    line = f"ran in {report.elapsed_s * 1000:.1f} ms: {report.rows} rows"
+    if report.distributed:
+        requests = ", ".join(
+            f"{count} {name}" for name, count in sorted(report.requests.items()) if not name.startswith("bytes")
+        )
+        line += (
+            f", {report.tasks} tasks, {format_bytes(report.bytes_through_storage)} through storage, "
+            f"requests: {requests or 'none'}"
+        )
+    return [line]
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}" for line in text.rstrip().splitlines()]

@@ -1,0 +1,160 @@
+"""Who is in the swarm, and how fresh: heartbeats read by one observer.
+
+An observer never compares clocks of two machines. It notes by its own monotonic clock when a heartbeat's version changed last.
+For a heartbeat that it sees for the first time it has no such note; then the store's clock serves: the time at
+which the heartbeat was written against the time at which the observer wrote something itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from apiary_df.errors import ObjectDamaged
+from apiary_df.model import NodeInfo, NodeState
+from apiary_df.protocol import keys, versions
+from apiary_df.protocol.messages import Heartbeat, decode
+from apiary_df.store import Store
+
+logger = logging.getLogger("apiary_df")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """A node as one observer sees it.
+
+    Attributes:
+        info: What the planner may know of it.
+        heartbeat: Its newest heartbeat.
+        age_s: Seconds since that changed, by the observer's clock.
+        reason: Why it is given no work; empty if it may be.
+    """
+
+    info: NodeInfo
+    heartbeat: Heartbeat
+    age_s: float
+    reason: str
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be given work."""
+        return not self.reason
+
+
+@dataclass(slots=True)
+class _Sighting:
+    """When a heartbeat's version was first seen, by the observer's clock."""
+
+    seq: int
+    changed_s: float
+
+
+class NodeObserver:
+    """Tells how fresh heartbeats are. Holds no clock: times are arguments.
+
+    Args:
+        suspect_after_s: Seconds without change until a node gets no new work.
+        dead_after_s: Seconds without change until its tasks go to others.
+        store_now: The store's clock, read from something that this observer wrote just now.
+        now_s: The observer's monotonic clock at that moment.
+    """
+
+    def __init__(self, *, suspect_after_s: float, dead_after_s: float, store_now: datetime, now_s: float) -> None:
+        self._suspect_after_s = suspect_after_s
+        self._dead_after_s = dead_after_s
+        self._store_now = store_now
+        self._store_now_s = now_s
+        self._sightings: dict[str, _Sighting] = {}
+
+    def observe(self, heartbeat: Heartbeat, written: datetime, now_s: float) -> NodeView:
+        """Take one heartbeat as it lies in storage, and return the node's view.
+
+        Args:
+            heartbeat: Its content.
+            written: When it was written, by the store's clock.
+            now_s: This observer's monotonic clock.
+        """
+        seen = self._sightings.get(heartbeat.node_id)
+        if seen is None:
+            # Its age on the store's clock, if that is to be believed; never younger than now.
+            age_s = (self._store_now - written).total_seconds() + now_s - self._store_now_s
+            seen = _Sighting(heartbeat.seq, now_s - max(0.0, age_s))
+            self._sightings[heartbeat.node_id] = seen
+        elif seen.seq != heartbeat.seq:
+            seen.seq, seen.changed_s = heartbeat.seq, now_s
+        age_s = now_s - seen.changed_s
+        state = self._state(age_s)
+        return NodeView(
+            info=to_node_info(heartbeat, state),
+            heartbeat=heartbeat,
+            age_s=age_s,
+            reason=_reason(heartbeat, state, age_s),
+        )
+
+    def forget_others(self, node_ids: Iterable[str]) -> None:
+        """Forget nodes whose heartbeats are gone."""
+        kept = set(node_ids)
+        self._sightings = {node: seen for node, seen in self._sightings.items() if node in kept}
+
+    def _state(self, age_s: float) -> NodeState:
+        if age_s >= self._dead_after_s:
+            return NodeState.DEAD
+        return NodeState.SUSPECT if age_s >= self._suspect_after_s else NodeState.ALIVE
+
+
+def to_node_info(heartbeat: Heartbeat, state: NodeState) -> NodeInfo:
+    """Return what the planner may know of a node."""
+    return NodeInfo(
+        node_id=heartbeat.node_id,
+        state=state,
+        cores=heartbeat.cores,
+        memory_bytes=heartbeat.memory_bytes,
+        memory_per_bee=heartbeat.memory_per_bee,
+        target_cell_size=heartbeat.target_cell_size,
+        bees_total=heartbeat.bees_total,
+        bees_busy=heartbeat.bees_busy,
+        idle_bees=max(0, heartbeat.bees_total - heartbeat.bees_busy),
+        cached_cells=heartbeat.cached_cells,
+    )
+
+
+def _reason(heartbeat: Heartbeat, state: NodeState, age_s: float) -> str:
+    if state is not NodeState.ALIVE:
+        return f"{state.value}: no new heartbeat for {age_s:.1f} s"
+    differs = versions.difference(heartbeat.protocol_version, heartbeat.datafusion_version)
+    if differs is not None:
+        return f"another version: {differs}"
+    return "leaving" if heartbeat.leaving else ""
+
+
+def read_nodes(store: Store, observer: NodeObserver, now_s: float) -> list[NodeView]:
+    """Read all heartbeats.
+
+    Args:
+        store: The swarm's root.
+        observer: Who looks.
+        now_s: The observer's monotonic clock.
+
+    Returns:
+        All nodes whose heartbeat could be read, by id. A damaged heartbeat counts as none.
+
+    Raises:
+        StorageError: If the store cannot be read.
+    """
+    views: list[NodeView] = []
+    for meta in sorted(store.list(keys.NODES), key=lambda meta: meta.key):
+        data = store.get_or_none(meta.key)
+        if data is None:
+            continue
+        try:
+            heartbeat = decode(data, Heartbeat, meta.key)
+            if heartbeat.node_id != keys.node_of_heartbeat(meta.key):
+                raise ObjectDamaged(f"{meta.key!r} is the heartbeat of {heartbeat.node_id!r}", key=meta.key)
+        except ObjectDamaged as error:
+            logger.warning("ignored a heartbeat: %s", error)
+            continue
+        views.append(observer.observe(heartbeat, meta.last_modified, now_s))
+    observer.forget_others(view.heartbeat.node_id for view in views)
+    return views

@@ -1,0 +1,106 @@
+"""Where things lie below a storage root: pure functions from ids to keys, and back.
+
+::
+
+    _swarm/nodes/{node_id}.json                     heartbeat
+    _swarm/inbox/{node_id}/{n}.json                 numbered mail
+    _queries/{query_id}/manifest.json               the query
+    _queries/{query_id}/lease.json                  the coordinator's sign of life
+    _queries/{query_id}/stage_{s}.plan              a stage's fragment
+    _queries/{query_id}/partial_{s}_{t}_{a}.arrow   an attempt's partial
+    _queries/{query_id}/commit_{s}_{t}.json         which attempt counts
+    _queries/{query_id}/error_{s}_{t}_{a}.json      how an attempt failed
+
+Ids that come from outside are checked before they become part of a key, so that no key leads out of its folder.
+"""
+
+from __future__ import annotations
+
+import re
+
+from apiary_df.errors import ConfigError
+
+NODES = "_swarm/nodes/"
+INBOX = "_swarm/inbox/"
+QUERIES = "_queries/"
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_MAIL = re.compile(r"_swarm/inbox/([a-z0-9-]+)/(\d+)\.json")
+_HEARTBEAT = re.compile(r"_swarm/nodes/([a-z0-9-]+)\.json")
+_NUMBER_DIGITS = 10
+"""Digits of a mail's number, so that listings sort as numbers do."""
+
+
+def check_id(value: str, what: str = "id") -> str:
+    """Return an id that may be part of a key.
+
+    Raises:
+        ConfigError: If it is not 1 to 64 small letters, digits and dashes, beginning with a letter or digit.
+    """
+    if not _ID.fullmatch(value):
+        raise ConfigError(
+            f"{what} {value!r}: 1 to 64 characters of a-z, 0-9 and '-' are allowed, the first not a '-'", id=value
+        )
+    return value
+
+
+def heartbeat(node_id: str) -> str:
+    """Return the key of a node's heartbeat."""
+    return f"{NODES}{check_id(node_id, 'node id')}.json"
+
+
+def node_of_heartbeat(key: str) -> str | None:
+    """Return whose heartbeat a key is; None if it is none."""
+    match = _HEARTBEAT.fullmatch(key)
+    return match.group(1) if match else None
+
+
+def inbox_prefix(node_id: str) -> str:
+    """Return the folder of a node's mail."""
+    return f"{INBOX}{check_id(node_id, 'node id')}/"
+
+
+def inbox(node_id: str, number: int) -> str:
+    """Return the key of a mail."""
+    return f"{inbox_prefix(node_id)}{number:0{_NUMBER_DIGITS}d}.json"
+
+
+def number_of_mail(key: str) -> int | None:
+    """Return the number of a mail; None if the key is none's."""
+    match = _MAIL.fullmatch(key)
+    return int(match.group(2)) if match else None
+
+
+def query_prefix(query_id: str) -> str:
+    """Return the folder of a query."""
+    return f"{QUERIES}{check_id(query_id, 'query id')}/"
+
+
+def manifest(query_id: str) -> str:
+    """Return the key of a query's manifest."""
+    return f"{query_prefix(query_id)}manifest.json"
+
+
+def lease(query_id: str) -> str:
+    """Return the key of a query's lease."""
+    return f"{query_prefix(query_id)}lease.json"
+
+
+def plan(query_id: str, stage: int) -> str:
+    """Return the key of a stage's fragment."""
+    return f"{query_prefix(query_id)}stage_{stage}.plan"
+
+
+def partial(query_id: str, stage: int, task: int, attempt: int) -> str:
+    """Return the key of an attempt's partial."""
+    return f"{query_prefix(query_id)}partial_{stage}_{task}_{attempt}.arrow"
+
+
+def commit(query_id: str, stage: int, task: int) -> str:
+    """Return the key of a task's commit record."""
+    return f"{query_prefix(query_id)}commit_{stage}_{task}.json"
+
+
+def error(query_id: str, stage: int, task: int, attempt: int) -> str:
+    """Return the key of an attempt's failure report."""
+    return f"{query_prefix(query_id)}error_{stage}_{task}_{attempt}.json"

@@ -1,0 +1,253 @@
+"""The JSON objects that cross storage: typed, validated when they are decoded, limited in size.
+
+Unknown fields are ignored, so that a newer peer may add some. Nothing here holds a secret.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from apiary_df.errors import ErrorInfo, ObjectDamaged
+from apiary_df.model import PartialRef, TaskKey, TaskSpec
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""Largest message that is decoded: a task over a hundred thousand cells has some 20 MB."""
+
+_Message = TypeVar("_Message", bound=msgspec.Struct)
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's sign of life, overwritten at every beat. All sizes in bytes.
+
+    Attributes:
+        node_id: Id of this incarnation of the node.
+        seq: Number of the beat; it changes with each, which is how observers tell that the node lives.
+        protocol_version: Version of this protocol that the node speaks.
+        datafusion_version: DataFusion that it runs.
+        apiary_version: apiary_df that it runs.
+        hostname: Name of its machine, for people.
+        pid: Its process id, for people.
+        cores: CPU cores that it may use.
+        memory_bytes: Memory that it may use.
+        memory_per_bee: Budget of one bee.
+        target_cell_size: Cells above this are worth splitting.
+        bees_total: Execution slots.
+        bees_busy: Slots that have work.
+        cached_cells: Storage key to bytes that it holds in its cell cache.
+        inbox_next: Number of the mail that it reads next.
+        leaving: It takes no new work.
+        allow_udfs: It runs Python functions that come with plans.
+        queries: Queries that it works on.
+        started_at: When it started, by its own clock, for people.
+    """
+
+    node_id: str
+    seq: int
+    protocol_version: int
+    datafusion_version: str
+    apiary_version: str
+    hostname: str
+    pid: int
+    cores: int
+    memory_bytes: int
+    memory_per_bee: int
+    target_cell_size: int
+    bees_total: int
+    bees_busy: int
+    cached_cells: dict[str, int]
+    inbox_next: int
+    leaving: bool
+    allow_udfs: bool
+    queries: tuple[str, ...]
+    started_at: str
+
+
+class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage as the manifest describes it.
+
+    Attributes:
+        stage: Its number.
+        inputs: The stages that it reads.
+        plan_key: Where its fragment lies.
+        output: ``hash`` or ``gather``.
+        partitions: Output partitions.
+        schema: Schema of its partials, as an Arrow IPC schema message.
+    """
+
+    stage: int
+    inputs: tuple[int, ...]
+    plan_key: str
+    output: str
+    partitions: int
+    schema: bytes
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A query, written once before its first task is sent; its absence means that the query is over.
+
+    Attributes:
+        query_id: The query.
+        coordinator: The session that runs it.
+        sql: Its text, if it came as SQL; for people.
+        protocol_version: Version of this protocol.
+        datafusion_version: DataFusion that planned it.
+        settings: DataFusion options that differ from their defaults; tasks run under exactly these.
+        created_at: When it started, by the coordinator's clock, for people.
+        timeout_s: Its deadline, counted from its start, in seconds; None if it has none.
+        stages: All stages but the root.
+    """
+
+    query_id: str
+    coordinator: str
+    sql: str | None
+    protocol_version: int
+    datafusion_version: str
+    settings: dict[str, str]
+    created_at: str
+    timeout_s: float | None
+    stages: tuple[StageEntry, ...]
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """The coordinator's own sign of life for one query."""
+
+    query_id: str
+    coordinator: str
+    seq: int
+
+
+class TaskMail(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt that a node is asked to make.
+
+    Attributes:
+        spec: What the task reads.
+        attempt: Number of the attempt, from 0.
+        plan_key: Where the stage's fragment lies.
+    """
+
+    spec: TaskSpec
+    attempt: int
+    plan_key: str
+
+
+class Mail(msgspec.Struct, frozen=True, kw_only=True):
+    """Tasks for one node.
+
+    Attributes:
+        token: Random; tells a writer whether a mail that is there is its own.
+        query_id: The query that the tasks are of.
+        sender: The session that sent them.
+        tasks: What to do.
+    """
+
+    token: str
+    query_id: str
+    sender: str
+    tasks: tuple[TaskMail, ...]
+
+
+class TaskMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt took.
+
+    Attributes:
+        rows_out: Rows of its partial.
+        bytes_out: Bytes of its partial.
+        bytes_in: Bytes of cells and segments that it was given.
+        queued_s: Seconds from receiving it to taking it up.
+        seconds: Seconds from taking it up to its commit.
+        spill_count: Spill files.
+        spilled_bytes: Bytes spilled.
+        cells: Source file entries.
+        cache_hits: Cells that came from the node's cache.
+        requests: Requests to the swarm's store and bytes moved, by kind.
+    """
+
+    rows_out: int
+    bytes_out: int
+    bytes_in: int
+    queued_s: float
+    seconds: float
+    spill_count: int = 0
+    spilled_bytes: int = 0
+    cells: int = 0
+    cache_hits: int = 0
+    requests: dict[str, int] = {}
+
+
+class CommitRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Says which attempt of a task counts, and where its rows lie; created once, the first wins.
+
+    Attributes:
+        token: Random; tells a writer whether a record that is there is its own.
+        query_id: The query.
+        stage: The stage.
+        task: The task.
+        attempt: The attempt that counts.
+        node_id: The node that made it.
+        partial: Where its rows lie, with lengths and checksums.
+        metrics: What it took.
+    """
+
+    token: str
+    query_id: str
+    stage: int
+    task: int
+    attempt: int
+    node_id: str
+    partial: PartialRef
+    metrics: TaskMetrics
+
+    @property
+    def key(self) -> TaskKey:
+        """The attempt that counts."""
+        return TaskKey(query_id=self.query_id, stage=self.stage, task=self.task, attempt=self.attempt)
+
+
+class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt failed.
+
+    Attributes:
+        query_id: The query.
+        stage: The stage.
+        task: The task.
+        attempt: The attempt.
+        node_id: The node that made it.
+        error: The first cause.
+        seconds: Seconds from taking it up to its failure.
+    """
+
+    query_id: str
+    stage: int
+    task: int
+    attempt: int
+    node_id: str
+    error: ErrorInfo
+    seconds: float
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return a message as JSON."""
+    return msgspec.json.encode(message)
+
+
+def decode(data: bytes, type_: type[_Message], key: str) -> _Message:
+    """Return the message that an object holds.
+
+    Args:
+        data: The object's bytes.
+        type_: What it must be.
+        key: Where it lies, for the error.
+
+    Raises:
+        ObjectDamaged: If it is too large, no JSON, or not such a message.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise ObjectDamaged(
+            f"{key!r} has {len(data)} bytes; no {type_.__name__} has more than {MAX_MESSAGE_BYTES}", key=key
+        )
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise ObjectDamaged(f"{key!r} is not a valid {type_.__name__}: {error}", key=key) from error

@@ -1,0 +1,120 @@
+"""The swarm as one session sees it: nodes by the freshness of their heartbeats, and the work that the session gave them.
+
+Heartbeats are some hundred milliseconds (on a bucket, seconds) old when they are read. What this session itself has sent since
+is counted on top, so that its own queries do not pile up on a node that still looks idle.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from apiary_df.config import Settings
+from apiary_df.model import NodeInfo, NodeState
+from apiary_df.protocol.heartbeat import NodeObserver, NodeView, read_nodes
+from apiary_df.store import Store
+from apiary_df.store_options import StoreOptions
+
+
+@dataclass(slots=True)
+class _Given:
+    """What this session has given to a node."""
+
+    tasks: int = 0
+    next_mail: int = 0
+
+
+class SwarmView:
+    """Nodes under one storage root, as one session sees them. Thread-safe.
+
+    Args:
+        store: The root.
+        node_id: The session's own id.
+        settings: Settings, filled in for the store.
+        store_options: How cells are reached.
+
+    Raises:
+        StorageUnreachable: If the root cannot be reached or written.
+    """
+
+    def __init__(
+        self, store: Store, node_id: str, settings: Settings, store_options: StoreOptions | None = None
+    ) -> None:
+        self.store = store
+        self.node_id = node_id
+        self.store_options = store_options
+        self._settings = settings
+        self._lock = threading.RLock()
+        self._given: dict[str, _Given] = {}
+        self._views: tuple[NodeView, ...] = ()
+        self._read_s = float("-inf")
+        # The probe's time of writing is the store's clock: old heartbeats are old by it, whatever this clock says.
+        self._observer = NodeObserver(
+            suspect_after_s=settings.suspect_after_s or 2.0,
+            dead_after_s=settings.dead_after_s or 5.0,
+            store_now=store.check_writable(),
+            now_s=time.monotonic(),
+        )
+
+    def refresh(self) -> tuple[NodeView, ...]:
+        """Read all heartbeats now.
+
+        Raises:
+            StorageError: If they cannot be read.
+        """
+        with self._lock:
+            self._views = tuple(read_nodes(self.store, self._observer, time.monotonic()))
+            self._read_s = time.monotonic()
+            return self._views
+
+    def refresh_if_due(self) -> bool:
+        """Read all heartbeats if the last reading is older than a heartbeat; return whether it was."""
+        with self._lock:
+            if time.monotonic() - self._read_s < (self._settings.heartbeat_s or 1.0):
+                return False
+            self.refresh()
+            return True
+
+    def nodes(self) -> tuple[NodeView, ...]:
+        """Return all nodes, as of at most a heartbeat ago."""
+        self.refresh_if_due()
+        return self._views
+
+    def node_infos(self) -> tuple[NodeInfo, ...]:
+        """Return what the planner may know: usable nodes, with what this session gave them counted in."""
+        with self._lock:
+            self.refresh_if_due()
+            return tuple(self._adjusted(view.info) for view in self._views if view.usable)
+
+    def _adjusted(self, info: NodeInfo) -> NodeInfo:
+        busy = min(info.bees_total, max(info.bees_busy, self._given.get(info.node_id, _Given()).tasks))
+        return replace(info, bees_busy=busy, idle_bees=info.bees_total - busy)
+
+    def is_dead(self, node_id: str) -> bool:
+        """Whether a node's tasks must go to others: its heartbeat is gone, or has not changed for long."""
+        with self._lock:
+            states = {view.info.node_id: view.info.state for view in self._views}
+            return states.get(node_id, NodeState.DEAD) is NodeState.DEAD
+
+    def next_mail(self, node_id: str) -> int:
+        """Return the number that the next mail to a node should have."""
+        with self._lock:
+            announced = [view.heartbeat.inbox_next for view in self._views if view.info.node_id == node_id]
+            return max([self._given.setdefault(node_id, _Given()).next_mail, *announced])
+
+    def mail_sent(self, node_id: str, number: int, tasks: int) -> None:
+        """Note that a mail with so many tasks was sent."""
+        with self._lock:
+            given = self._given.setdefault(node_id, _Given())
+            given.next_mail = number + 1
+            given.tasks += tasks
+
+    def task_ended(self, node_id: str) -> None:
+        """Note that a task sent to a node has ended, however it did."""
+        with self._lock:
+            given = self._given.setdefault(node_id, _Given())
+            given.tasks = max(0, given.tasks - 1)
+
+
