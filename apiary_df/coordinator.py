@@ -1,8 +1,8 @@
 """Running one query on the swarm: a thin shell around the schedule.
 
 What is decided (which stage, which task, which node, again or not) is decided by :mod:`apiary_df.schedule` and
-:mod:`apiary_df.tasks`. This module turns what it sees in storage into events, carries commands out, streams the result and,
-however the query ends, leaves nothing of it in storage.
+:mod:`apiary_df.tasks`. This module turns what it sees in storage into events, carries commands out, streams the result
+and, however the query ends, leaves nothing of it in storage.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,7 +23,7 @@ import datafusion
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.errors import ApiaryError, InternalError, NoAliveNodes, StorageError
+from apiary_df.errors import ApiaryError, InternalError, StorageError
 from apiary_df.footers import FooterCache
 from apiary_df.model import NodeInfo, PartialRef, TaskSpec
 from apiary_df.plan import codec
@@ -59,7 +59,6 @@ from apiary_df.schedule import (
     SendTasks,
     StagePlanned,
     Started,
-    Stop,
     TaskCommitted,
     TaskErred,
     TimedOut,
@@ -107,8 +106,8 @@ class Query:
 class QueryRun:
     """One run of a query: an iterator over the record batches of its result.
 
-    Nothing happens before the first batch is asked for. Closing it, dropping it or an error ends the query and removes all
-    that it left in storage.
+    Nothing happens before the first batch is asked for. Closing it, dropping it or an error ends the query and removes
+    all that it left in storage.
 
     Args:
         query: What to run.
@@ -145,6 +144,7 @@ class QueryRun:
         self._wait_s = settings.poll_min_s
         self._requests_before = view.store.counts.snapshot()
         self._batches = self._run()
+        view.query_started(self.query_id)
 
     # -- as an iterator -----------------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class QueryRun:
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
-    def _run(self) -> Iterator[pa.RecordBatch]:
+    def _run(self) -> Generator[pa.RecordBatch, None, None]:
         self._started_s = time.monotonic()
         try:
             self._announce()
@@ -248,14 +248,14 @@ class QueryRun:
         self._store.put(keys.lease(self.query_id), encode(lease))
         self._store.put(keys.manifest(self.query_id), encode(manifest))
 
-    def _drive(self) -> Iterator[pa.RecordBatch]:
+    def _drive(self) -> Generator[pa.RecordBatch, None, None]:
         commands: deque[Command] = deque(self._schedule.handle(Started()))
         while True:
             while commands:
                 command = commands.popleft()
                 if isinstance(command, PlanStage):
-                    event = StagePlanned(stage=command.stage, specs=self._plan_stage(command.stage))
-                    commands.extend(self._schedule.handle(event))
+                    planned = StagePlanned(stage=command.stage, specs=self._plan_stage(command.stage))
+                    commands.extend(self._schedule.handle(planned))
                 elif isinstance(command, SendTasks):
                     self._send(command)
                 elif isinstance(command, RunRoot):
@@ -351,9 +351,7 @@ class QueryRun:
         waiting_for = sorted({node_id for _, node_id in self._schedule.pending()})
         survivors = tuple(sorted(alive))
         return [
-            NodeLost(node_id=node_id, survivors=survivors)
-            for node_id in waiting_for
-            if self._view.is_dead(node_id)
+            NodeLost(node_id=node_id, survivors=survivors) for node_id in waiting_for if self._view.is_dead(node_id)
         ]
 
     def _tell(self, doing: str) -> None:
@@ -363,7 +361,7 @@ class QueryRun:
 
     # -- the result ---------------------------------------------------------------------------------------------------
 
-    def _root(self) -> Iterator[pa.RecordBatch]:
+    def _root(self) -> Generator[pa.RecordBatch, None, tuple[Command, ...]]:
         """Run the root stage here and yield its batches.
 
         Returns:
@@ -411,7 +409,7 @@ class QueryRun:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _clean_up(self) -> None:
-        """Remove all that the query left. The manifest goes first: a node that no longer finds it cleans up after itself."""
+        """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
         for _, node_id in self._schedule.pending():
             self._view.task_ended(node_id)
         if self._settings.keep:

@@ -110,9 +110,7 @@ def _rewritten(explanation: Explanation, display: Display) -> str:
     return "\n".join(lines)
 
 
-def _distributed(
-    plan: RunsOnSwarm, explanation: Explanation, display: Display, plan_tasks: PlanTasks
-) -> list[str]:
+def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, plan_tasks: PlanTasks) -> list[str]:
     graph = plan.graph
     bees = sum(node.bees_total for node in explanation.nodes)
     lines = [f"distributed: {len(graph.stages)} stages on {len(explanation.nodes)} nodes, {bees} bees"]

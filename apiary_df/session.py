@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,6 @@ from typing import Any
 import datafusion
 import pyarrow as pa
 from datafusion import RuntimeEnvBuilder, SessionConfig
-from datafusion.plan import LogicalPlan
 
 from apiary_df.config import Settings
 from apiary_df.coordinator import Query, QueryRun, row_group_starts
@@ -38,7 +37,6 @@ from apiary_df.explain import Explanation, is_explain, logical_of_explain, rende
 from apiary_df.footers import FooterCache
 from apiary_df.machine import load_settings
 from apiary_df.model import CellInfo, NodeInfo, NodeState, TaskSpec
-from apiary_df.objects import register_object_store_for
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import file_url
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
@@ -50,8 +48,8 @@ from apiary_df.report import QueryReport
 from apiary_df.store import open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.swarm import LocalSwarm
-from apiary_df.tasks import TaskOptions, plan_stage
 from apiary_df.tables import install
+from apiary_df.tasks import TaskOptions, plan_stage
 from apiary_df.view import SwarmView
 
 logger = logging.getLogger("apiary_df")
@@ -159,9 +157,7 @@ class SessionContext(datafusion.SessionContext):
 
     # -- queries ------------------------------------------------------------------------------------------------------
 
-    def sql(
-        self, query: str, options: Any = None, param_values: Any = None, **named_params: Any
-    ) -> DataFrame:
+    def sql(self, query: str, options: Any = None, param_values: Any = None, **named_params: Any) -> DataFrame:
         """Return a query of SQL; DDL and settings take effect at once, as with datafusion.
 
         Args:
@@ -209,7 +205,9 @@ class _SessionSwarm:
     ) -> None:
         if nodes is not None and nodes < 1:
             raise ConfigError(f"nodes={nodes}: a session starts at least one node, or none at all (leave it out)")
-        loaded = settings.with_overrides(**overrides) if settings is not None else load_settings(**overrides)
+        loaded = (
+            settings.with_overrides(**overrides) if settings is not None else load_settings(None, None, **overrides)
+        )
         self._session = weakref.ref(session)
         self._options = options
         self._object_stores: list[tuple[str, Any, str | None]] = []
@@ -282,9 +280,7 @@ class _SessionSwarm:
 
     def _on_swarm(self, df: datafusion.DataFrame, plan: RunsOnSwarm, reason: str) -> _SwarmRun:
         assert self._view is not None
-        query = Query(
-            sql=self._sql_of(df), graph=plan.graph, settings=plan.settings, schema=df.schema(), reason=reason
-        )
+        query = Query(sql=self._sql_of(df), graph=plan.graph, settings=plan.settings, schema=df.schema(), reason=reason)
         progress = QueryProgress(self.settings)
         run = QueryRun(query, self._view, self.settings, self._footers, progress)
         return _SwarmRun(run, progress, self._ended)
@@ -433,7 +429,7 @@ class _LocalRun:
         """Stop the query."""
         self._batches.close()
 
-    def _run(self, df: datafusion.DataFrame) -> Iterator[pa.RecordBatch]:
+    def _run(self, df: datafusion.DataFrame) -> Generator[pa.RecordBatch, None, None]:
         started_s = time.monotonic()
         rows = 0
         try:
@@ -482,7 +478,7 @@ class _SwarmRun:
 
     def _watched(
         self, progress: QueryProgress, ended: Callable[[QueryReport], None]
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Generator[pa.RecordBatch, None, None]:
         try:
             with progress:
                 for batch in self._run:

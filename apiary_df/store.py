@@ -21,7 +21,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import obstore
 from obstore import exceptions as obstore_errors
@@ -74,9 +74,7 @@ Data: TypeAlias = Any
 """``bytes``, any object with the buffer protocol, or a :class:`~pathlib.Path` whose content is meant."""
 
 
-def open_store(
-    url: str, options: StoreOptions | None = None, *, environ: Mapping[str, str] | None = None
-) -> Store:
+def open_store(url: str, options: StoreOptions | None = None, *, environ: Mapping[str, str] | None = None) -> Store:
     """Open the store at a URL. No request is made, and no folder is created before the first write.
 
     Args:
@@ -231,9 +229,7 @@ class Store:
             if isinstance(data, Path) and self._link(data, key):
                 return
             source = data if isinstance(data, Path) else memoryview(data).cast("B")
-            obstore.put(
-                backend, self._path(key), source, chunk_size=PART_BYTES, max_concurrency=UPLOAD_CONCURRENCY
-            )
+            obstore.put(backend, self._path(key), source, chunk_size=PART_BYTES, max_concurrency=UPLOAD_CONCURRENCY)
 
     def create(self, key: str, data: bytes, token: str) -> bool:
         """Write an object unless its key is taken. The one primitive that decides between writers.
@@ -465,18 +461,14 @@ class Store:
 
     def _path(self, key: str) -> str:
         if not key or any(part in ("", ".", "..") for part in key.split("/")):
-            raise StorageError(
-                f"{key!r} is not a key: it needs segments with single slashes between", key=key
-            )
+            raise StorageError(f"{key!r} is not a key: it needs segments with single slashes between", key=key)
         return f"{self._key_prefix}/{key}" if self._key_prefix else key
 
     def _meta(self, meta: Mapping[str, Any]) -> ObjectMeta:
         key = meta["path"]
         if self._key_prefix:
             key = key[len(self._key_prefix) + 1 :]
-        return ObjectMeta(
-            key=key, size_bytes=meta["size"], last_modified=meta["last_modified"], e_tag=meta["e_tag"]
-        )
+        return ObjectMeta(key=key, size_bytes=meta["size"], last_modified=meta["last_modified"], e_tag=meta["e_tag"])
 
     @contextmanager
     def _mapped(self, verb: str, key: str) -> Iterator[None]:

@@ -196,9 +196,7 @@ def split_url(url: str) -> tuple[str, str, str]:
             raise ConfigError(f"{url!r} is not a folder's URL: write file:///absolute/path")
         return "file", "", unquote(parts.path)
     if parts.scheme not in KNOWN_SCHEMES:
-        raise ConfigError(
-            f"unknown scheme {parts.scheme!r} in the storage URL {url!r}; known are {_schemes()}"
-        )
+        raise ConfigError(f"unknown scheme {parts.scheme!r} in the storage URL {url!r}; known are {_schemes()}")
     if not parts.netloc and parts.scheme != "memory":
         raise ConfigError(f"{url!r} names no bucket: write {parts.scheme}://bucket/prefix")
     path = parts.path.strip("/")

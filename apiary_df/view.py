@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from apiary_df.config import Settings
@@ -116,5 +115,3 @@ class SwarmView:
         with self._lock:
             given = self._given.setdefault(node_id, _Given())
             given.tasks = max(0, given.tasks - 1)
-
-

@@ -7,7 +7,6 @@ stdout or one file.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import sys
 import unicodedata
@@ -274,4 +273,4 @@ def _line(values: list[str], widths: list[int], right: list[bool]) -> str:
 
 def stdout_is_terminal() -> bool:
     """Whether a person reads stdout."""
-    return os.isatty(sys.stdout.fileno())
+    return sys.stdout.isatty()

@@ -140,7 +140,7 @@ def partition_count(node: PlanNode) -> int:
     if node.kind == "memory_scan":
         return len(codec.fields_of(node).partitions)
     if node.kind in {"empty", "placeholder_row"}:
-        return max(1, codec.fields_of(node).partitions)
+        return max(1, int(codec.fields_of(node).partitions))
     if node.kind in {"generate_series", "coalesce_partitions", "sort_preserving_merge", "global_limit"}:
         return 1
     if node.kind == "repartition":

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from apiary_df.errors import PlanError
 from apiary_df.model import ScanFile
 from apiary_df.plan import codec
-from apiary_df.plan.operators import SINGLE_INPUT_AGGREGATES, has_build_side
+from apiary_df.plan.operators import SINGLE_INPUT_AGGREGATES, has_build_side, partition_count
 from apiary_df.plan.schema import ExchangeSchema
 from apiary_df.plan.tree import PlanNode
 
@@ -152,6 +152,9 @@ def cut(plan: PlanNode, schema_of: SchemaOf) -> StageGraph:
     region = cutter.region(plan)
     if not region.is_single:
         region = cutter.gathered(codec.coalesce(region.tree), region)
+    elif partition_count(region.tree) > 1:
+        # One task, but a union's or an in-memory table's partitions: the result is one stream.
+        region = replace(region, tree=codec.coalesce(region.tree))
     cutter.add_stage(region, output="result", partitions=1, schema=None)
     return StageGraph(stages=tuple(cutter.stages))
 
@@ -202,7 +205,8 @@ class _Cutter:
         leaf = ScanLeaf(
             files=whole_files(planned),
             store_url=conf.object_store_url,
-            ordered=bool(conf.output_ordering),
+            # Files that were planned one after the other in one group are in order as they stand there.
+            ordered=bool(conf.output_ordering) and len(groups) > 1,
             splittable=node.kind == "parquet_scan" or any(f.range_start is not None for f in planned),
             format=node.kind,
         )
@@ -275,7 +279,8 @@ class _Cutter:
             return replace(joined, tree=node.with_children(left.tree, right.tree), variants=(variant,))
         left = self.region(left_node)
         if left_node.kind in _GATHERS and left.is_single and not right.is_single and not _is_exchange(left):
-            left = self.gathered(left_node, self.region(left_node.children[0]))
+            # A gather of one task's rows: a stage after all, so that not every task of the join computes them.
+            left = self.gathered(left_node, replace(left, tree=left.tree.children[0]))
         if not left.is_single:
             raise PlanError(f"cannot cut the plan: the build side of a {node.kind} has several partitions")
         joined = _side_by_side(left, right)
@@ -332,7 +337,8 @@ def _check_distribution(node: PlanNode, child: _Region) -> None:
     """
     if child.is_single:
         return
-    kinds = {variant.kind for variant in child.variants}
+    # Over a union's branches, rows of one key are in several tasks, however each branch is shuffled.
+    kinds = {variant.kind if len(child.variants) == 1 else "union" for variant in child.variants}
     if node.kind == "aggregate":
         mode = codec.fields_of(node).mode
         if mode == codec.PARTIAL or (mode not in SINGLE_INPUT_AGGREGATES and kinds == {"hash"}):

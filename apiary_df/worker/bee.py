@@ -1,7 +1,7 @@
 """One attempt at one task: inputs, fragment, partial.
 
-A bee decides nothing: what to read and where to write is in the task. Telling the swarm how it went (the commit record or the
-error report) is the node's business.
+A bee decides nothing: what to read and where to write is in the task. Telling the swarm how it went (the commit record
+or the error report) is the node's business.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pyarrow as pa
 from datafusion.plan import ExecutionPlan
 
 from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, QueryCancelled, ResourcesExhausted
-from apiary_df.objects import register_object_store_for
 from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec
+from apiary_df.objects import register_object_store_for
 from apiary_df.plan import codec
 from apiary_df.plan.scans import fill_fragment
 from apiary_df.plan.tree import PlanNode
@@ -113,6 +113,7 @@ def _register_cell_stores(
 
 
 def run_attempt(
+    *,
     task: TaskSpec,
     fragment: PlanNode,
     schema: pa.Schema,
@@ -201,7 +202,7 @@ def _drain(
         return
     with ThreadPoolExecutor(partitions, thread_name_prefix="drain") as pool:
         futures = [pool.submit(drain, partition) for partition in range(partitions)]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        wait(futures, return_when=FIRST_EXCEPTION)
     errors = [error for future in futures if (error := future.exception()) is not None]
     # The first cause, not the other partitions' having been stopped by it.
     for error in sorted(errors, key=lambda e: isinstance(e, QueryCancelled)):

@@ -1,7 +1,8 @@
 """The DataFusion session in which a bee executes fragments.
 
 It is built from a query's settings and the bee's budget alone, so that every node computes the same. What must hold
-whatever the settings say (:data:`ENGINE_OPTIONS`) is forced, and :func:`check_engine` proves it before a node takes work.
+whatever the settings say (:data:`ENGINE_OPTIONS`) is forced, and :func:`check_engine` proves it before a node takes
+work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A node: it takes tasks from its inbox, runs as many at once as it has bees, and says how they went.
 
-Three kinds of thread share nothing but queues and flags: the caller's thread reads the inbox, one thread writes heartbeats and
-watches for queries that are over, and each bee's thread runs attempts. A busy node is therefore never silent.
+Three kinds of thread share nothing but queues and flags: the caller's thread reads the inbox, one thread writes
+heartbeats and watches for queries that are over, and each bee's thread runs attempts. A busy node is therefore never silent.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from apiary_df.protocol.messages import (
     decode,
     encode,
 )
+from apiary_df.protocol.partial import Compression
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import Bench, Work, run_attempt
@@ -180,7 +181,7 @@ class Node:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def stop(self, *, now: bool = False) -> None:
-        """Ask the node to leave: after what it has taken on, or at once. Returns immediately; safe in signal handlers."""
+        """Ask the node to leave: after what it has taken on, or at once. Returns immediately; for signal handlers too."""
         if now:
             self._halted.set()
         self._leaving.set()
@@ -311,9 +312,7 @@ class Node:
                     self._running.pop(order.key, None)
                 shutil.rmtree(scratch / "task", ignore_errors=True)
 
-    def _attempt(
-        self, order: _Order, scratch: Path, engines: dict[tuple[tuple[str, str], ...], Engine]
-    ) -> None:
+    def _attempt(self, order: _Order, scratch: Path, engines: dict[tuple[tuple[str, str], ...], Engine]) -> None:
         """Run one attempt and record its outcome. Nothing escapes: what cannot be recorded is logged."""
         started_s = time.monotonic()
         before = self.store.counts.snapshot()
@@ -328,7 +327,7 @@ class Node:
                 self._discard(order)
             except ApiaryError as error:
                 self._report(order, error, started_s)
-            except Exception as error:  # noqa: BLE001 - the seam: a defect becomes a typed error
+            except Exception as error:
                 logger.exception("node %s: task %s raised what it should not", self.node_id, order.key)
                 self._report(order, InternalError(f"{type(error).__name__}: {error}"), started_s)
         except ApiaryError as error:
@@ -352,23 +351,22 @@ class Node:
             spill = scratch / "spill"
             spill.mkdir(parents=True, exist_ok=True)
             engines[settings] = Engine(dict(settings), budget_bytes, spill, allow_udfs=self._allow_udfs)
-        compression = self._settings.compression
         bench = Bench(
             store=self.store,
             scratch=folder,
             options=self._options,
             partial_memory_bytes=self._settings.partial_memory_bytes,
-            compression=None if compression in {None, "none"} else compression,
+            compression=_codec(self._settings),
         )
         key = order.key
         return run_attempt(
-            task,
-            self._fragment(query, order.mail),
-            query.schemas[task.stage],
-            keys.partial(key.query_id, key.stage, key.task, key.attempt),
-            engines[settings],
-            bench,
-            query.cancelled,
+            task=task,
+            fragment=self._fragment(query, order.mail),
+            schema=query.schemas[task.stage],
+            partial_key=keys.partial(key.query_id, key.stage, key.task, key.attempt),
+            engine=engines[settings],
+            bench=bench,
+            cancelled=query.cancelled,
         )
 
     def _query(self, query_id: str) -> _Known | None:
@@ -459,6 +457,10 @@ class Node:
         self.store.put(keys.error(key.query_id, key.stage, key.task, key.attempt), encode(report))
         if not self._is_wanted(key.query_id):
             self._discard(order)
+
+
+def _codec(settings: Settings) -> Compression | None:
+    return None if settings.compression == "none" else settings.compression
 
 
 def new_node_id() -> str:

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from apiary_df.plan.operators import source_bytes
+from apiary_df.plan.operators import has_build_side, source_bytes
 from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.single import to_single_partition
 from apiary_df.plan.tree import PlanNode
+
+_REGROUPING = frozenset({"repartition", "coalesce_partitions", "sort_preserving_merge"})
 
 
 def collapse_small_subtrees(plan: PlanNode, options: RewriteOptions) -> PlanNode:
     """Bring each largest subtree that reads at most ``small_bytes`` into one partition.
 
     A stage of its own costs a round trip through storage, which is more than scanning a few megabytes. A collapsed
-    build side has no exchange on top, so that every task of its consumer runs it for itself.
+    build side has no exchange on top, so that every task of its consumer runs it for itself. Inputs that an operator
+    needs partitioned alike (both sides of a shuffled join) keep their shuffles; what is below these collapses.
     """
     if options.small_bytes <= 0:
         return plan
-    if source_bytes(plan) <= options.small_bytes:
-        return to_single_partition(plan)
-    return plan.with_children(*(collapse_small_subtrees(child, options) for child in plan.children))
+    return _collapse(plan, options, partitioned=False)
+
+
+def _collapse(node: PlanNode, options: RewriteOptions, *, partitioned: bool) -> PlanNode:
+    """Collapse below ``node``; ``partitioned`` says that an operator above rests on the node's partitioning."""
+    if not partitioned and source_bytes(node) <= options.small_bytes:
+        return to_single_partition(node)
+    children = [
+        _collapse(child, options, partitioned=_rests_on(node, number, partitioned=partitioned))
+        for number, child in enumerate(node.children)
+    ]
+    return node.with_children(*children)
+
+
+def _rests_on(node: PlanNode, number: int, *, partitioned: bool) -> bool:
+    """Whether a node, or one above it, rests on the partitioning of one of the node's inputs."""
+    if node.kind in _REGROUPING:
+        return False
+    if has_build_side(node):
+        return partitioned and number == 1
+    return partitioned or node.kind == "interleave" or len(node.children) == 2
