@@ -121,7 +121,7 @@ class DataFrame(_Base):
         counted = self.aggregate([], [functions.count(datafusion.lit(1)).alias("rows")])
         return int(counted.to_arrow_table().column(0)[0].as_py())
 
-    def execute_stream(self) -> datafusion.RecordBatchStream:
+    def execute_stream(self) -> RecordBatchStream:
         """Start the query and return its batches as they come."""
         return RecordBatchStream(self._stream())
 

@@ -1,7 +1,7 @@
 """The session: datafusion's ``SessionContext``, with a swarm behind it.
 
-What belongs here: what users import, and the decision where a query runs. How a plan is made is :mod:`apiary_df.planning`'s
-business, how it runs on the swarm :mod:`apiary_df.coordinator`'s.
+What belongs here: what users import, and the decision where a query runs. How a plan is made is
+:mod:`apiary_df.planning`'s business, how it runs on the swarm :mod:`apiary_df.coordinator`'s.
 """
 
 from __future__ import annotations
@@ -113,7 +113,14 @@ class SessionContext(datafusion.SessionContext):
         **overrides: object,
     ) -> None:
         super().__init__(config, runtime)
-        self._swarm = _SessionSwarm(self, storage, nodes, storage_options, settings, overrides)
+        self._swarm = _SessionSwarm(
+            self,
+            storage=storage,
+            nodes=nodes,
+            options=storage_options,
+            settings=settings,
+            overrides=overrides,
+        )
         self._cells_factory = install(self, storage_options)
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -197,6 +204,7 @@ class _SessionSwarm:
     def __init__(
         self,
         session: SessionContext,
+        *,
         storage: str | None,
         nodes: int | None,
         options: StoreOptions | None,

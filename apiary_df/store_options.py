@@ -87,7 +87,7 @@ class StoreOptions:
         )
 
     def to_environ(self) -> dict[str, str]:
-        """Return the variables from which :meth:`from_env` reads these options back, for a process started with them."""
+        """Return the variables from which :meth:`from_env` reads these options back, for a process to start with."""
         values = {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": self.region,

@@ -126,7 +126,7 @@ class LocalSwarm:
 
     def _words(self, node_id: str) -> IO[bytes]:
         # A file, not a pipe: nobody reads while the node runs, and a full pipe would stop it.
-        self._logs[node_id] = tempfile.TemporaryFile()
+        self._logs[node_id] = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         return self._logs[node_id]
 
     def wait_until_ready(self) -> None:

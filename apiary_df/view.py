@@ -1,7 +1,7 @@
-"""The swarm as one session sees it: nodes by the freshness of their heartbeats, and the work that the session gave them.
+"""The swarm as one session sees it: nodes by the freshness of their heartbeats, and the work that it gave them.
 
-Heartbeats are some hundred milliseconds (on a bucket, seconds) old when they are read. What this session itself has sent since
-is counted on top, so that its own queries do not pile up on a node that still looks idle.
+Heartbeats are some hundred milliseconds (on a bucket, seconds) old when they are read. Of its own work a session knows
+better than they do: what it has sent, and what has come back.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class SwarmView:
         self._settings = settings
         self._lock = threading.RLock()
         self._given: dict[str, _Given] = {}
+        self._own_queries: set[str] = set()
         self._views: tuple[NodeView, ...] = ()
         self._read_s = float("-inf")
         # The probe's time of writing is the store's clock: old heartbeats are old by it, whatever this clock says.
@@ -85,10 +86,14 @@ class SwarmView:
         """Return what the planner may know: usable nodes, with what this session gave them counted in."""
         with self._lock:
             self.refresh_if_due()
-            return tuple(self._adjusted(view.info) for view in self._views if view.usable)
+            return tuple(self._adjusted(view) for view in self._views if view.usable)
 
-    def _adjusted(self, info: NodeInfo) -> NodeInfo:
-        busy = min(info.bees_total, max(info.bees_busy, self._given.get(info.node_id, _Given()).tasks))
+    def _adjusted(self, view: NodeView) -> NodeInfo:
+        info = view.info
+        busy = self._given[info.node_id].tasks if info.node_id in self._given else 0
+        if not self._own_queries.issuperset(view.heartbeat.queries):
+            busy = max(busy, info.bees_busy)
+        busy = min(info.bees_total, busy)
         return replace(info, bees_busy=busy, idle_bees=info.bees_total - busy)
 
     def is_dead(self, node_id: str) -> bool:
@@ -96,6 +101,11 @@ class SwarmView:
         with self._lock:
             states = {view.info.node_id: view.info.state for view in self._views}
             return states.get(node_id, NodeState.DEAD) is NodeState.DEAD
+
+    def query_started(self, query_id: str) -> None:
+        """Note that a query is this session's own."""
+        with self._lock:
+            self._own_queries.add(query_id)
 
     def next_mail(self, node_id: str) -> int:
         """Return the number that the next mail to a node should have."""

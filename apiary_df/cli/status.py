@@ -78,7 +78,6 @@ def node_facts(view: NodeView) -> dict[str, Any]:
     beat = view.heartbeat
     return {
         "node_id": view.info.node_id,
-        "role": beat.role,
         "state": view.info.state.value,
         "gets_work": view.usable,
         "reason": view.reason,

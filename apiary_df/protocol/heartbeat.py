@@ -1,7 +1,7 @@
 """Who is in the swarm, and how fresh: heartbeats read by one observer.
 
-An observer never compares clocks of two machines. It notes by its own monotonic clock when a heartbeat's version changed
-last. For a heartbeat that it sees for the first time it has no such note; then the store's clock serves: the time at
+An observer never compares clocks of two machines. It notes by its own monotonic clock when a heartbeat's version
+changed last. For a heartbeat that it sees for the first time it has no such note; then the store's clock serves: the time at
 which the heartbeat was written against the time at which the observer wrote something itself.
 """
 

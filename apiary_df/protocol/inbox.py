@@ -1,7 +1,8 @@
 """A node's numbered mail: senders create the next number, the node reads the next number.
 
 A number is taken by whoever creates it first. The node deletes what it has read and moves on; a sender whose idea of
-the next number is old may then create one below the node's place, which the node finds by sweeping: a listing now and then.
+the next number is old may then create one below the node's place, which the node finds by sweeping: a listing now and
+then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A node: it takes tasks from its inbox, runs as many at once as it has bees, and says how they went.
 
 Three kinds of thread share nothing but queues and flags: the caller's thread reads the inbox, one thread writes
-heartbeats and watches for queries that are over, and each bee's thread runs attempts. A busy node is therefore never silent.
+heartbeats and watches for queries that are over, and each bee's thread runs attempts. A busy node is therefore never
+silent.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ class Node:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def stop(self, *, now: bool = False) -> None:
-        """Ask the node to leave: after what it has taken on, or at once. Returns immediately; for signal handlers too."""
+        """Ask the node to leave, after what it has taken on or at once. Returns immediately; for signal handlers too."""
         if now:
             self._halted.set()
         self._leaving.set()
