@@ -1,13 +1,12 @@
 """Who is in the swarm, and how fresh: heartbeats read by one observer.
 
 An observer never compares clocks of two machines. It notes by its own monotonic clock when a heartbeat's version
-changed last. For a heartbeat that it sees for the first time it has no such note; then the store's clock serves: the time at
-which the heartbeat was written against the time at which the observer wrote something itself.
+changed last. For a heartbeat that it sees for the first time it has no such note; then the store's clock serves: the
+time at which the heartbeat was written against the time at which the observer wrote something itself.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,10 +14,8 @@ from datetime import datetime
 from apiary_df.errors import ObjectDamaged
 from apiary_df.model import NodeInfo, NodeState
 from apiary_df.protocol import keys, versions
-from apiary_df.protocol.messages import Heartbeat, decode
-from apiary_df.store import Store
-
-logger = logging.getLogger("apiary_df")
+from apiary_df.protocol.messages import Heartbeat, Versions, decode
+from apiary_df.store import ObjectMeta, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +65,14 @@ class NodeObserver:
         self._store_now_s = now_s
         self._sightings: dict[str, _Sighting] = {}
 
-    def observe(self, heartbeat: Heartbeat, written: datetime, now_s: float) -> NodeView:
+    def observe(self, heartbeat: Heartbeat, written: datetime, now_s: float, unreadable: str = "") -> NodeView:
         """Take one heartbeat as it lies in storage, and return the node's view.
 
         Args:
             heartbeat: Its content.
             written: When it was written, by the store's clock.
             now_s: This observer's monotonic clock.
+            unreadable: Why only its versions could be read, if so.
         """
         seen = self._sightings.get(heartbeat.node_id)
         if seen is None:
@@ -90,7 +88,7 @@ class NodeObserver:
             info=to_node_info(heartbeat, state),
             heartbeat=heartbeat,
             age_s=age_s,
-            reason=_reason(heartbeat, state, age_s),
+            reason=_reason(heartbeat, state, age_s) or unreadable,
         )
 
     def forget_others(self, node_ids: Iterable[str]) -> None:
@@ -129,6 +127,37 @@ def _reason(heartbeat: Heartbeat, state: NodeState, age_s: float) -> str:
     return "leaving" if heartbeat.leaving else ""
 
 
+def _placeholder(node_id: str, data: bytes, meta: ObjectMeta) -> Heartbeat:
+    """Return what stands for a heartbeat that cannot be read: its versions as far as they are known, and no bees."""
+    try:
+        known = decode(data, Versions, meta.key)
+    except ObjectDamaged:
+        # Nothing is known against its versions; that it is unreadable is reason enough.
+        own = versions.datafusion_version()
+        known = Versions(node_id=node_id, protocol_version=versions.PROTOCOL_VERSION, datafusion_version=own)
+    return Heartbeat(
+        node_id=node_id,
+        seq=int(meta.last_modified.timestamp() * 1_000_000),  # changes when it is written again, like a real one
+        protocol_version=known.protocol_version,
+        datafusion_version=known.datafusion_version,
+        apiary_version=known.apiary_version,
+        hostname="",
+        pid=0,
+        cores=0,
+        memory_bytes=0,
+        memory_per_bee=0,
+        target_cell_size=0,
+        bees_total=0,
+        bees_busy=0,
+        cached_cells={},
+        inbox_next=0,
+        leaving=False,
+        allow_udfs=False,
+        queries=(),
+        started_at="",
+    )
+
+
 def read_nodes(store: Store, observer: NodeObserver, now_s: float) -> list[NodeView]:
     """Read all heartbeats.
 
@@ -138,7 +167,8 @@ def read_nodes(store: Store, observer: NodeObserver, now_s: float) -> list[NodeV
         now_s: The observer's monotonic clock.
 
     Returns:
-        All nodes whose heartbeat could be read, by id. A damaged heartbeat counts as none.
+        All nodes by id, those of other versions and those whose heartbeat is damaged among them, with the reason why
+        they get no work.
 
     Raises:
         StorageError: If the store cannot be read.
@@ -148,13 +178,16 @@ def read_nodes(store: Store, observer: NodeObserver, now_s: float) -> list[NodeV
         data = store.get_or_none(meta.key)
         if data is None:
             continue
+        node_id = keys.node_of_heartbeat(meta.key)
+        if node_id is None:
+            continue
+        unreadable = ""
         try:
             heartbeat = decode(data, Heartbeat, meta.key)
-            if heartbeat.node_id != keys.node_of_heartbeat(meta.key):
+            if heartbeat.node_id != node_id:
                 raise ObjectDamaged(f"{meta.key!r} is the heartbeat of {heartbeat.node_id!r}", key=meta.key)
         except ObjectDamaged as error:
-            logger.warning("ignored a heartbeat: %s", error)
-            continue
-        views.append(observer.observe(heartbeat, meta.last_modified, now_s))
+            heartbeat, unreadable = _placeholder(node_id, data, meta), f"its heartbeat cannot be read: {error}"
+        views.append(observer.observe(heartbeat, meta.last_modified, now_s, unreadable))
     observer.forget_others(view.heartbeat.node_id for view in views)
     return views

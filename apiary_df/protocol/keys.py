@@ -17,6 +17,7 @@ Ids that come from outside are checked before they become part of a key, so that
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from apiary_df.errors import ConfigError
 
@@ -24,11 +25,42 @@ NODES = "_swarm/nodes/"
 INBOX = "_swarm/inbox/"
 QUERIES = "_queries/"
 
-_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_MAIL = re.compile(r"_swarm/inbox/([a-z0-9-]+)/(\d+)\.json")
-_HEARTBEAT = re.compile(r"_swarm/nodes/([a-z0-9-]+)\.json")
+_ID_PART = r"[a-z0-9][a-z0-9-]{0,63}"
+
+ID_PATTERN = rf"^{_ID_PART}\Z"
+"""What node and query ids look like. Not ``$``, which lets a line feed follow."""
+
+_ID = re.compile(_ID_PART)
+_MAIL = re.compile(rf"_swarm/inbox/({_ID_PART})/(\d+)\.json")
+_HEARTBEAT = re.compile(rf"_swarm/nodes/({_ID_PART})\.json")
+_IN_QUERY = re.compile(
+    rf"_queries/(?P<query>{_ID_PART})/(?:"
+    r"(?P<plain>manifest|lease)\.json"
+    r"|(?P<plan>stage)_(?P<plan_stage>\d+)\.plan"
+    r"|(?P<task>commit)_(?P<task_stage>\d+)_(?P<task_task>\d+)\.json"
+    r"|(?P<attempt>partial|error)_(?P<stage>\d+)_(?P<number>\d+)_(?P<try>\d+)\.(?:arrow|json))"
+)
 _NUMBER_DIGITS = 10
 """Digits of a mail's number, so that listings sort as numbers do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryKey:
+    """What the key of an object of a query says.
+
+    Attributes:
+        query_id: The query.
+        kind: ``manifest``, ``lease``, ``stage`` (a fragment), ``commit``, ``partial`` or ``error``.
+        stage: Stage number, where the kind has one.
+        task: Task number, where the kind has one.
+        attempt: Attempt number, where the kind has one.
+    """
+
+    query_id: str
+    kind: str
+    stage: int | None = None
+    task: int | None = None
+    attempt: int | None = None
 
 
 def check_id(value: str, what: str = "id") -> str:
@@ -104,3 +136,27 @@ def commit(query_id: str, stage: int, task: int) -> str:
 def error(query_id: str, stage: int, task: int, attempt: int) -> str:
     """Return the key of an attempt's failure report."""
     return f"{query_prefix(query_id)}error_{stage}_{task}_{attempt}.json"
+
+
+def parse_query_key(key: str) -> QueryKey | None:
+    """Return what the key of an object of a query says; None if it is no such key."""
+    match = _IN_QUERY.fullmatch(key)
+    if match is None:
+        return None
+    part = match.groupdict()
+    if part["plain"]:
+        return QueryKey(query_id=part["query"], kind=part["plain"])
+    if part["plan"]:
+        return QueryKey(query_id=part["query"], kind="stage", stage=int(part["plan_stage"]))
+    if part["task"]:
+        stage, task = int(part["task_stage"]), int(part["task_task"])
+        return QueryKey(query_id=part["query"], kind="commit", stage=stage, task=task)
+    parsed = QueryKey(
+        query_id=part["query"],
+        kind=part["attempt"],
+        stage=int(part["stage"]),
+        task=int(part["number"]),
+        attempt=int(part["try"]),
+    )
+    made = partial if parsed.kind == "partial" else error
+    return parsed if made(part["query"], *(int(part[name]) for name in ("stage", "number", "try"))) == key else None

@@ -5,17 +5,49 @@ Unknown fields are ignored, so that a newer peer may add some. Nothing here hold
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from apiary_df.errors import ErrorInfo, ObjectDamaged
 from apiary_df.model import PartialRef, TaskKey, TaskSpec
+from apiary_df.protocol.keys import ID_PATTERN
 
 MAX_MESSAGE_BYTES = 64 << 20
 """Largest message that is decoded: a task over a hundred thousand cells has some 20 MB."""
 
+MAX_SIGN_BYTES = 4 << 20
+"""Largest heartbeat or lease: these are read all the time, so a planted one must not hold an observer up."""
+
+Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
+"""A node's or query's id; checked when decoded, since it becomes part of keys."""
+
+Token: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+"""A writer's random token."""
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+"""A number of things, or of bytes."""
+
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+"""A duration."""
+
 _Message = TypeVar("_Message", bound=msgspec.Struct)
+
+
+class Versions(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a heartbeat that every version of the protocol has, so that any peer can be told apart.
+
+    Attributes:
+        node_id: Id of the node.
+        protocol_version: Version of this protocol that it speaks.
+        datafusion_version: DataFusion that it runs.
+        apiary_version: apiary_df that it runs.
+    """
+
+    node_id: Id
+    protocol_version: int
+    datafusion_version: str = "unknown"
+    apiary_version: str = "unknown"
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,27 +73,29 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
         allow_udfs: It runs Python functions that come with plans.
         queries: Queries that it works on.
         started_at: When it started, by its own clock, for people.
+        role: ``node``, or ``session`` for one that only coordinates.
     """
 
-    node_id: str
-    seq: int
+    node_id: Id
+    seq: Count
     protocol_version: int
     datafusion_version: str
     apiary_version: str
     hostname: str
-    pid: int
-    cores: int
-    memory_bytes: int
-    memory_per_bee: int
-    target_cell_size: int
-    bees_total: int
-    bees_busy: int
-    cached_cells: dict[str, int]
-    inbox_next: int
+    pid: Count
+    cores: Count
+    memory_bytes: Count
+    memory_per_bee: Count
+    target_cell_size: Count
+    bees_total: Count
+    bees_busy: Count
+    cached_cells: dict[str, Count]
+    inbox_next: Count
     leaving: bool
     allow_udfs: bool
     queries: tuple[str, ...]
     started_at: str
+    role: Literal["node", "session"] = "node"
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,11 +110,11 @@ class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
         schema: Schema of its partials, as an Arrow IPC schema message.
     """
 
-    stage: int
-    inputs: tuple[int, ...]
+    stage: Count
+    inputs: tuple[Count, ...]
     plan_key: str
     output: str
-    partitions: int
+    partitions: Count
     schema: bytes
 
 
@@ -99,23 +133,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         stages: All stages but the root.
     """
 
-    query_id: str
-    coordinator: str
+    query_id: Id
+    coordinator: Id
     sql: str | None
     protocol_version: int
     datafusion_version: str
     settings: dict[str, str]
     created_at: str
-    timeout_s: float | None
+    timeout_s: Seconds | None
     stages: tuple[StageEntry, ...]
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """The coordinator's own sign of life for one query."""
 
-    query_id: str
-    coordinator: str
-    seq: int
+    query_id: Id
+    coordinator: Id
+    seq: Count
 
 
 class TaskMail(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +162,7 @@ class TaskMail(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     spec: TaskSpec
-    attempt: int
+    attempt: Count
     plan_key: str
 
 
@@ -142,9 +176,9 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
         tasks: What to do.
     """
 
-    token: str
-    query_id: str
-    sender: str
+    token: Token
+    query_id: Id
+    sender: Id
     tasks: tuple[TaskMail, ...]
 
 
@@ -164,15 +198,15 @@ class TaskMetrics(msgspec.Struct, frozen=True, kw_only=True):
         requests: Requests to the swarm's store and bytes moved, by kind.
     """
 
-    rows_out: int
-    bytes_out: int
-    bytes_in: int
-    queued_s: float
-    seconds: float
-    spill_count: int = 0
-    spilled_bytes: int = 0
-    cells: int = 0
-    cache_hits: int = 0
+    rows_out: Count
+    bytes_out: Count
+    bytes_in: Count
+    queued_s: Seconds
+    seconds: Seconds
+    spill_count: Count = 0
+    spilled_bytes: Count = 0
+    cells: Count = 0
+    cache_hits: Count = 0
     requests: dict[str, int] = {}
 
 
@@ -190,12 +224,12 @@ class CommitRecord(msgspec.Struct, frozen=True, kw_only=True):
         metrics: What it took.
     """
 
-    token: str
-    query_id: str
-    stage: int
-    task: int
-    attempt: int
-    node_id: str
+    token: Token
+    query_id: Id
+    stage: Count
+    task: Count
+    attempt: Count
+    node_id: Id
     partial: PartialRef
     metrics: TaskMetrics
 
@@ -218,13 +252,13 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
         seconds: Seconds from taking it up to its failure.
     """
 
-    query_id: str
-    stage: int
-    task: int
-    attempt: int
-    node_id: str
+    query_id: Id
+    stage: Count
+    task: Count
+    attempt: Count
+    node_id: Id
     error: ErrorInfo
-    seconds: float
+    seconds: Seconds
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -243,10 +277,9 @@ def decode(data: bytes, type_: type[_Message], key: str) -> _Message:
     Raises:
         ObjectDamaged: If it is too large, no JSON, or not such a message.
     """
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise ObjectDamaged(
-            f"{key!r} has {len(data)} bytes; no {type_.__name__} has more than {MAX_MESSAGE_BYTES}", key=key
-        )
+    limit = MAX_SIGN_BYTES if issubclass(type_, (Heartbeat, Lease, Versions)) else MAX_MESSAGE_BYTES
+    if len(data) > limit:
+        raise ObjectDamaged(f"{key!r} has {len(data)} bytes; no {type_.__name__} has more than {limit}", key=key)
     try:
         return msgspec.json.decode(data, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:

@@ -16,6 +16,11 @@ def apiary_version() -> str:
     return apiary_df.__version__
 
 
+def datafusion_version() -> str:
+    """Return the version of DataFusion in this process."""
+    return str(datafusion.__version__)
+
+
 def difference(protocol_version: int, datafusion_version: str) -> str | None:
     """Return in what a peer's versions differ from this side's; None if it can be worked with.
 
