@@ -209,7 +209,8 @@ class _StagePlanner:
                 for segment in partial.segments:
                     sizes[segment.partition] += segment.length
         specs: list[TaskSpec] = []
-        for group in _grouped(sizes, self._options.min_task_bytes):
+        least_bytes = 0 if self._stage.rests_on_partition_order else self._options.min_task_bytes
+        for group in _grouped(sizes, least_bytes):
             chosen = frozenset(group)
             exchanges = [
                 ExchangeInput(leaf=index, segments=self._segments(leaf, chosen), ordered=leaf.ordered)

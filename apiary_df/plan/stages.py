@@ -15,6 +15,7 @@ from apiary_df.errors import PlanError
 from apiary_df.model import ScanFile
 from apiary_df.plan import codec
 from apiary_df.plan.operators import SINGLE_INPUT_AGGREGATES, has_build_side, partition_count
+from apiary_df.plan.order import leaves_in_order
 from apiary_df.plan.schema import ExchangeSchema
 from apiary_df.plan.tree import PlanNode
 
@@ -110,6 +111,15 @@ class Stage:
     def inputs(self) -> tuple[int, ...]:
         """The stages that this one reads, each once, in order."""
         return tuple(dict.fromkeys(leaf.stage for leaf in self.leaves if isinstance(leaf, ExchangeLeaf)))
+
+    @property
+    def rests_on_partition_order(self) -> bool:
+        """Whether a task must not read several partitions of a shuffle: one alone is in order, and that is needed.
+
+        A shuffle of one task's rows keeps their order within each partition, and DataFusion leaves out sorts above.
+        """
+        leaves = (self.leaves[index] for index in leaves_in_order(self.fragment))
+        return any(isinstance(leaf, ExchangeLeaf) and not leaf.ordered for leaf in leaves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
