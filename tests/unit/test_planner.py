@@ -198,6 +198,23 @@ class TestAssign:
         assigned = assign_cells_to_nodes([cell(key) for key in cached], nodes)
         assert [total(assigned[n]) for n in ("n1", "n2", "n3")] == [200 * MB] * 3
 
+    def test_cells_that_two_nodes_cache_are_taken_in_turns(self) -> None:
+        cached = {"c0": 100 * MB, "c1": 100 * MB}
+        nodes = [node("n1", cached=cached), node("n2", cached=cached), node("n3")]
+        assigned = assign_cells_to_nodes([cell(f"c{i}") for i in range(6)], nodes)
+        assert "c0" in keys(assigned["n1"])
+        assert "c1" in keys(assigned["n2"])
+
+    def test_the_largest_cells_are_placed_first(self) -> None:
+        cells = [cell("a", 1 * MB), cell("b", 1 * MB), cell("c", 2 * MB)]
+        assigned = assign_cells_to_nodes(cells, [node("n1"), node("n2")])
+        assert assigned == {"n1": (cells[2],), "n2": (cells[0], cells[1])}
+
+    def test_a_small_cell_goes_by_its_own_size_not_by_that_of_larger_ones(self) -> None:
+        cells = [cell("large", 100 * MB), cell("small", 1 * MB)]
+        assigned = assign_cells_to_nodes(cells, [node("n1", idle=1), node("n2", idle=4)])
+        assert assigned == {"n1": (cells[1],), "n2": (cells[0],)}
+
     def test_a_cache_of_no_bytes_is_none(self) -> None:
         nodes = [node("n1"), node("n2", cached={"c": 0})]
         assert assign_cells_to_nodes([cell("c")], nodes) == {"n1": (cell("c"),)}
@@ -307,6 +324,35 @@ class TestLeafcutter:
         split = leafcutter_split_assignments({"n1": (cell("a"), cell("b"), cell("c"))}, nodes)
         assert keys(split["n1"]) == ["b", "c"]
 
+    def test_no_more_moves_than_has_to(self) -> None:
+        nodes = [node(n, bee_bytes=200 * MB) for n in ("n1", "n2")]
+        split = leafcutter_split_assignments({"n1": (cell("a"), cell("b"), cell("c", 10 * MB))}, nodes)
+        assert keys(split["n2"]) == ["c"]
+
+    def test_a_node_takes_cells_until_its_own_bee_is_full(self) -> None:
+        nodes = [node(n, bee_bytes=200 * MB) for n in ("n1", "n2")]
+        split = leafcutter_split_assignments({"n1": [cell(f"c{i}") for i in range(5)]}, nodes)
+        assert keys(split["n2"]) == ["c3", "c4"]
+
+    def test_a_node_that_was_relieved_has_room_for_others(self) -> None:
+        nodes = [
+            node("n1", bee_bytes=100),
+            node("n2", bee_bytes=100, cached={"c": 70, "d": 35}),
+            node("n3", bee_bytes=100),
+        ]
+        assignments = {
+            "n1": (cell("a", 60), cell("b", 60)),
+            "n2": (cell("c", 70), cell("d", 35)),
+            "n3": (cell("e", 40),),
+        }
+        split = leafcutter_split_assignments(assignments, nodes)
+        assert {n: keys(cells) for n, cells in split.items()} == {"n1": ["a", "d"], "n2": ["c"], "n3": ["b", "e"]}
+
+    def test_the_cells_of_a_dead_node_go_to_the_least_loaded(self) -> None:
+        nodes = [node("n1"), node("n2", state=NodeState.DEAD), node("n3")]
+        split = leafcutter_split_assignments({"n1": (cell("a"),), "n2": (cell("b"),)}, nodes)
+        assert split == {"n1": (cell("a"),), "n3": (cell("b"),)}
+
     def test_a_busy_node_takes_nothing_from_one_with_an_idle_bee(self) -> None:
         nodes = [node("n1", idle=1, bee_bytes=200 * MB), node("n2", idle=0, bee_bytes=200 * MB)]
         assignments = {"n1": (cell("a"), cell("b"), cell("c"))}
@@ -344,6 +390,11 @@ class TestWaves:
         packed = waves([cell("a", 500), cell("b", 10), cell("c", 0)], node("n1", bees=2, idle=2, bee_bytes=100))
         assert share_sizes(packed) == [[[500], [10, 0]]]
 
+    def test_cells_within_the_budget_spread_evenly_beside_one_above_it(self) -> None:
+        sizes = {"a": 500, "b": 40, "c": 30, "d": 20, "e": 10}
+        packed = waves([cell(k, size) for k, size in sizes.items()], node("n1", bee_bytes=100))
+        assert share_sizes(packed) == [[[500], [40], [30], [20, 10]]]
+
     def test_a_node_without_bees_works_through_shares_one_by_one(self) -> None:
         packed = waves([cell("a", 60), cell("b", 60)], node("n1", bees=0, idle=0, bee_bytes=100))
         assert share_sizes(packed) == [[[60]], [[60]]]
@@ -352,6 +403,12 @@ class TestWaves:
         sizes = {"a": 3, "b": 3, "c": 2, "d": 2, "e": 2}
         packed = waves([cell(k, size) for k, size in sizes.items()], node("n1", bees=2, idle=2, bee_bytes=6))
         assert share_sizes(packed) == [[[3, 3], [2, 2, 2]]]
+
+    def test_a_tight_packing_with_a_bee_to_spare_is_halved_until_every_bee_has_a_share(self) -> None:
+        sizes = [19, 17, 12, 11, 11, 10, 10, 9, 9, 8, 8, 7, 7, 7, 6, 6, 6, 5, 5]
+        cells = [cell(f"c{i:02}", size) for i, size in enumerate(sizes)]
+        packed = waves(cells, node("n1", bees=10, idle=10, bee_bytes=20))
+        assert [len(wave) for wave in packed] == [10]
 
     def test_cells_within_a_share_are_in_storage_order(self) -> None:
         packed = waves([cell("b", 5), cell("c", 9), cell("a", 3)], node("n1", bees=1, idle=1))
