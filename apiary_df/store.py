@@ -14,7 +14,9 @@ import errno
 import os
 import re
 import secrets
+import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -198,16 +200,21 @@ class Store:
         """
         if any(n < 0 for n in (*starts, *lengths)) or len(starts) != len(lengths):
             raise StorageError(f"read {key!r}: ranges {list(starts)} of {list(lengths)} bytes make no sense")
-        wanted = [(start, length) for start, length in zip(starts, lengths, strict=True) if length]
-        found: Sequence[bytes] = ()
-        if wanted:
-            found = self._fetch_ranges(key, wanted)
-            for (start, length), data in zip(wanted, found, strict=True):
-                if len(data) < length:
-                    raise self._too_short(key, start, length, start + len(data))
-        rest = iter(found)
-        # obstore returns all that it fetched when coalesced ranges hit the object's end, hence the cut.
-        return [next(rest)[:length] if length else b"" for length in lengths]
+        wanted = list(zip(starts, lengths, strict=True))
+        spans = coalesced(wanted)
+        fetched = self._fetch_spans(key, spans) if spans else []
+        found: list[bytes] = []
+        for start, length in wanted:
+            if not length:
+                found.append(b"")
+                continue
+            index = bisect_right(spans, (start, sys.maxsize)) - 1
+            skipped = start - spans[index][0]
+            data = bytes(fetched[index][skipped : skipped + length])
+            if len(data) < length:
+                raise self._too_short(key, start, length, spans[index][0] + len(fetched[index]))
+            found.append(data)
+        return found
 
     def put(self, key: str, data: Data) -> None:
         """Write an object whole, replacing any that is there. Readers see the old or the new, never a mix.
@@ -412,27 +419,24 @@ class Store:
             self.counts.add(put=1, bytes_out=len(data))
             obstore.put(self._writing(), self._path(key), data, mode="create", use_multipart=False)
 
-    def _fetch_ranges(self, key: str, wanted: Sequence[tuple[int, int]]) -> Sequence[bytes]:
-        self.counts.add(get=_coalesced(wanted))
+    def _fetch_spans(self, key: str, spans: Sequence[tuple[int, int]]) -> Sequence[memoryview]:
+        """Fetch spans that lie so far apart that obstore does not put any together.
+
+        It must not: it panics when an object ends before the later one of two ranges that it fetched as one.
+        """
+        self.counts.add(get=len(spans))
+        starts, ends = [start for start, _ in spans], [end for _, end in spans]
         try:
             with self._mapped("read", key):
-                got = obstore.get_ranges(
-                    self._reading(),
-                    self._path(key),
-                    starts=[start for start, _ in wanted],
-                    lengths=[length for _, length in wanted],
-                    coalesce=COALESCE_BYTES,
-                )
-                found = [part.to_bytes() for part in got]
+                got = obstore.get_ranges(self._reading(), self._path(key), starts=starts, ends=ends)
         except StorageTransient:
             # A range that starts past the end fails like a broken store does; the size tells them apart.
-            start, length = max(wanted)
             size = self.head(key).size_bytes
-            if start + length > size:
-                raise self._too_short(key, start, length, size) from None
+            if ends[-1] > size:
+                raise self._too_short(key, starts[-1], ends[-1] - starts[-1], size) from None
             raise
-        self.counts.add(bytes_in=sum(len(part) for part in found))
-        return found
+        self.counts.add(bytes_in=sum(len(part) for part in got))
+        return [memoryview(part) for part in got]
 
     def _too_short(self, key: str, start: int, length: int, size: int) -> ObjectDamaged:
         return ObjectDamaged(
@@ -510,14 +514,17 @@ def _succeeds(create: Callable[[], None]) -> bool:
     return True
 
 
-def _coalesced(wanted: Sequence[tuple[int, int]]) -> int:
-    """Return how many requests these ranges take."""
-    requests, end = 0, -COALESCE_BYTES - 1
+def coalesced(wanted: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the (start, end) spans that cover ranges of (start, length), near ones in one, sorted, none empty."""
+    spans: list[tuple[int, int]] = []
     for start, length in sorted(wanted):
-        if start - end > COALESCE_BYTES:
-            requests += 1
-        end = max(end, start + length)
-    return requests
+        if not length:
+            continue
+        if spans and start - spans[-1][1] <= COALESCE_BYTES:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], start + length))
+        else:
+            spans.append((start, start + length))
+    return spans
 
 
 def _remove_folder(folder: Path) -> None:

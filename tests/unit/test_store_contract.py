@@ -96,6 +96,24 @@ def test_a_range_past_the_end_is_damage_not_less_data(store: Store, start: int, 
         store.get_range("k", start, length)
 
 
+@pytest.mark.parametrize("start", [8, 10, 300])
+def test_a_later_range_past_the_end_is_damage_like_the_first(store: Store, start: int) -> None:
+    store.put("k", b"0123456789")
+    with pytest.raises(ObjectDamaged, match="ends at 10"):
+        store.get_ranges("k", [0, start], [4, 5])
+
+
+def test_a_far_range_past_the_end_is_damage_too(store: Store) -> None:
+    store.put("k", b"0123456789")
+    with pytest.raises(ObjectDamaged, match="ends at 10"):
+        store.get_ranges("k", [5_000_000, 0], [4, 5])
+
+
+def test_overlapping_ranges_are_each_whole(store: Store) -> None:
+    store.put("k", b"0123456789")
+    assert store.get_ranges("k", [3, 0, 0], [7, 10, 3]) == [b"3456789", b"0123456789", b"012"]
+
+
 def test_only_the_range_past_the_end_is_needed_for_damage_among_several(store: Store) -> None:
     store.put("k", b"0123456789")
     with pytest.raises(ObjectDamaged, match="ends at 10"):
@@ -193,6 +211,7 @@ def test_check_writable_tells_the_clock_and_leaves_nothing(store: Store) -> None
 
 
 def test_requests_and_bytes_are_counted(store: Store) -> None:
+    # Both ranges come in one request, with the two bytes between them.
     store.put("a", b"12345")
     store.create("b", b"token", "token")
     store.get("a")
@@ -206,7 +225,7 @@ def test_requests_and_bytes_are_counted(store: Store) -> None:
         "list": 1,
         "delete": 2,
         "head": 1,
-        "bytes_in": 8,
+        "bytes_in": 10,
         "bytes_out": 10,
     }
 
