@@ -20,12 +20,12 @@ from datafusion.plan import ExecutionPlan
 from pyarrow import ipc
 
 from apiary_df.model import NodeInfo, NodeState, PartialRef, Segment, SegmentRef, TaskSpec
-from apiary_df.plan.codec import encode
+from apiary_df.plan.codec import decode, encode
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import file_url, fill_fragment
 from apiary_df.plan.stages import ScanLeaf, Stage
 from apiary_df.plan.tree import PlanNode
-from apiary_df.planning import RunsHere, RunsOnSwarm, SwarmPlanner
+from apiary_df.planning import TWIN_OPTIONS, RunsHere, RunsOnSwarm, SwarmPlanner
 from apiary_df.tasks import TaskOptions, plan_root, plan_stage
 from apiary_df.worker.engine import Engine
 
@@ -48,6 +48,23 @@ def node(node_id: str, **changes: object) -> NodeInfo:
         **changes,
     }
     return NodeInfo(**fields)  # type: ignore[arg-type]
+
+
+def twin(ctx: datafusion.SessionContext, partitions: int) -> datafusion.SessionContext:
+    """Return a session that plans as the swarm's planner does."""
+    config = ctx.copied_config()
+    for name, value in TWIN_OPTIONS.items():
+        config = config.set(name, value)
+    return datafusion.SessionContext(config.with_target_partitions(partitions))
+
+
+def planned_tree(
+    ctx: datafusion.SessionContext, sql: str, partitions: int
+) -> tuple[datafusion.SessionContext, PlanNode]:
+    """Return a query's physical plan as the rules get it, and the session that can execute it."""
+    planner = twin(ctx, partitions)
+    frame = planner.create_dataframe_from_logical_plan(ctx.sql(sql).optimized_logical_plan())
+    return planner, decode(frame.execution_plan().to_bytes(planner))
 
 
 def drain(ctx: datafusion.SessionContext, plan: ExecutionPlan) -> list[list[pa.RecordBatch]]:

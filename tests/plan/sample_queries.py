@@ -107,6 +107,24 @@ SAMPLES: tuple[Sample, ...] = (
         "SELECT d.k, d.w FROM dims d WHERE d.w > 50 OR EXISTS (SELECT 1 FROM facts f WHERE f.k = d.k AND f.v > 60)",
     ),
     _q("mark_big", "SELECT f.id FROM facts f WHERE f.v > 95 OR f.k IN (SELECT k FROM keys)"),
+    # the small side is the build side, and emits its rows
+    _q("left_small", "SELECT o.label, f.id FROM one o LEFT JOIN facts f ON f.k = o.k AND f.v > 60"),
+    _q("semi_small", "SELECT o.label FROM one o WHERE EXISTS (SELECT 1 FROM facts f WHERE f.k = o.k AND f.v > 60)"),
+    _q("anti_small", "SELECT o.label FROM one o WHERE NOT EXISTS (SELECT 1 FROM facts f WHERE f.k = o.k AND f.v > 99)"),
+    _q(
+        "mark_small",
+        "SELECT o.label FROM one o WHERE o.k > 7 OR EXISTS (SELECT 1 FROM facts f WHERE f.k = o.k AND f.v > 60)",
+    ),
+    _q("loop_left_small", "SELECT o.label, f.id FROM one o LEFT JOIN facts f ON f.v < o.k AND f.id > 440"),
+    _q("loop_full_small", "SELECT o.label, f.id FROM one o FULL JOIN facts f ON f.v < o.k AND f.id > 440"),
+    _q(
+        "loop_semi_small",
+        "SELECT o.label FROM one o WHERE EXISTS (SELECT 1 FROM facts f WHERE f.v < o.k AND f.id > 440)",
+    ),
+    _q(
+        "loop_anti_small",
+        "SELECT o.label FROM one o WHERE NOT EXISTS (SELECT 1 FROM facts f WHERE f.v < o.k AND f.id > 440)",
+    ),
     _q("in", "SELECT f.id FROM facts f WHERE f.k IN (SELECT k FROM keys)"),
     _q("not_in", "SELECT f.id FROM facts f WHERE f.k NOT IN (SELECT k FROM keys)"),
     _q("not_in_nulls", "SELECT f.id FROM facts f WHERE f.k NOT IN (SELECT k FROM dims)"),

@@ -1,0 +1,200 @@
+"""What each rule changes, and what it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import datafusion
+import pytest
+
+from apiary_df.plan import codec
+from apiary_df.plan.operators import has_build_side, join_type, partition_count
+from apiary_df.plan.rules import RewriteOptions
+from apiary_df.plan.rules.collapse_small_subtrees import collapse_small_subtrees
+from apiary_df.plan.rules.drop_round_robin import drop_round_robin
+from apiary_df.plan.rules.gather_build_sides import gather_build_sides
+from apiary_df.plan.rules.isolate_single_task_joins import isolate_single_task_joins
+from apiary_df.plan.rules.shuffle_build_emitting_joins import shuffle_build_emitting_joins
+from apiary_df.plan.tree import PlanNode
+from plan.local_swarm import planned_tree
+from plan.sample_queries import Sample, by_name
+
+SamplesUnder = Callable[[Sample], datafusion.SessionContext]
+
+KEEP = RewriteOptions(partitions=3, small_bytes=0)
+EXCHANGES = {"repartition", "coalesce_partitions", "sort_preserving_merge"}
+
+
+def tree_of(samples_under: SamplesUnder, name: str) -> PlanNode:
+    sample = by_name(name)
+    return planned_tree(samples_under(sample), sample.sql, 3)[1]
+
+
+def only(tree: PlanNode, kind: str) -> PlanNode:
+    (found,) = (node for node in tree.walk() if node.kind == kind)
+    return found
+
+
+def kinds(tree: PlanNode) -> set[str]:
+    return {node.kind for node in tree.walk()}
+
+
+def small(nbytes: int) -> RewriteOptions:
+    return RewriteOptions(partitions=3, small_bytes=nbytes)
+
+
+# -- drop_round_robin -----------------------------------------------------------------------------------------------
+
+
+def test_round_robin_goes_and_hash_stays(samples: datafusion.SessionContext) -> None:
+    _, tree = planned_tree(samples, "SELECT value % 3 AS m, count(*) AS c FROM range(0, 30000) GROUP BY m", 3)
+    assert any(codec.is_round_robin(node) for node in tree.walk())
+    changed = drop_round_robin(tree, KEEP)
+    left = [node for node in changed.walk() if node.kind == "repartition"]
+    assert [codec.hash_of_repartition(node) is not None for node in left] == [True]
+
+
+def test_a_plan_without_round_robin_is_left(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "group")
+    assert drop_round_robin(tree, KEEP) == tree
+
+
+# -- collapse_small_subtrees ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["group", "inner_shuffled", "union_of_groups", "merge_inner", "window", "top"])
+def test_a_small_plan_runs_in_one_partition_without_shuffle(samples_under: SamplesUnder, name: str) -> None:
+    changed = collapse_small_subtrees(tree_of(samples_under, name), small(1 << 20))
+    assert partition_count(changed) == 1
+    assert "repartition" not in kinds(changed)
+
+
+@pytest.mark.parametrize("name", ["group", "inner_shuffled", "union_of_groups"])
+def test_nothing_is_small_at_zero_bytes(samples_under: SamplesUnder, name: str) -> None:
+    tree = tree_of(samples_under, name)
+    assert collapse_small_subtrees(tree, KEEP) == tree
+
+
+def test_a_small_build_side_collapses_and_its_probe_side_stays(samples: datafusion.SessionContext) -> None:
+    _, tree = planned_tree(samples, "SELECT f.id, d.w FROM dims d JOIN facts f ON f.k = d.k", 3)
+    before = only(tree, "hash_join")
+    assert has_build_side(before)
+    after = only(collapse_small_subtrees(tree, small(10_000)), "hash_join")
+    assert not kinds(after.children[0]) & EXCHANGES
+    assert partition_count(after.children[0]) == 1
+    assert after.children[1] == before.children[1]
+
+
+@pytest.mark.parametrize("name", ["small_side_shuffled", "inner_shuffled", "merge_inner", "aggregates_merged"])
+def test_a_small_side_of_a_shuffled_join_keeps_its_shuffle(samples_under: SamplesUnder, name: str) -> None:
+    changed = collapse_small_subtrees(tree_of(samples_under, name), small(10_000))
+    (join,) = (node for node in changed.walk() if len(node.children) == 2)
+    assert [partition_count(child) for child in join.children] == [3, 3]
+    assert "repartition" in kinds(join.children[0]) & kinds(join.children[1])
+
+
+def test_a_small_input_of_an_interleave_keeps_its_shuffle(samples_under: SamplesUnder) -> None:
+    changed = collapse_small_subtrees(tree_of(samples_under, "union_big_and_small"), small(10_000))
+    assert [partition_count(child) for child in only(changed, "interleave").children] == [3, 3]
+
+
+def test_a_small_branch_of_a_union_collapses_alone(samples_under: SamplesUnder) -> None:
+    changed = collapse_small_subtrees(tree_of(samples_under, "union_all"), small(10_000))
+    counts = [partition_count(child) for child in only(changed, "union").children]
+    assert counts[0] > 1
+    assert counts[1:] == [1, 1]
+
+
+def test_groups_of_a_declared_order_stay_apart(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "declared_order")
+    assert collapse_small_subtrees(tree, small(1 << 20)) == tree
+
+
+# -- shuffle_build_emitting_joins ---------------------------------------------------------------------------------------
+
+
+def collected(samples: datafusion.SessionContext, sql: str) -> PlanNode:
+    _, tree = planned_tree(samples, sql, 2)
+    join = only(tree, "hash_join")
+    assert has_build_side(join)
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("Left", "left_small"),
+        ("Full", "full_join"),
+        ("LeftSemi", "semi_small"),
+        ("LeftAnti", "anti_small"),
+        ("LeftMark", "mark_small"),
+    ],
+)
+def test_joins_that_emit_build_rows_are_shuffled(samples: datafusion.SessionContext, kind: str, name: str) -> None:
+    tree = collected(samples, by_name(name).sql)
+    assert join_type(only(tree, "hash_join")) == kind
+    join = only(shuffle_build_emitting_joins(tree, RewriteOptions(partitions=5, small_bytes=0)), "hash_join")
+    assert codec.fields_of(join).partition_mode == codec.PARTITIONED
+    hashes = [codec.hash_of_repartition(child) for child in join.children]
+    assert [found[1] if found else None for found in hashes] == [5, 5]
+    assert all(child.children[0].kind != "coalesce_partitions" for child in join.children)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT d.w, f.id FROM dims d JOIN facts f ON f.k = d.k",
+        "SELECT d.w, f.id FROM dims d RIGHT JOIN facts f ON f.k = d.k",
+        "SELECT f.id FROM facts f WHERE f.k NOT IN (SELECT k FROM keys)",
+    ],
+    ids=["inner", "right", "null-aware"],
+)
+def test_other_collected_joins_are_left(samples: datafusion.SessionContext, sql: str) -> None:
+    tree = collected(samples, sql)
+    assert shuffle_build_emitting_joins(tree, KEEP) == tree
+
+
+def test_a_join_over_one_probe_partition_is_left(samples: datafusion.SessionContext) -> None:
+    tree = collected(samples, "SELECT o.label, x.n FROM one o LEFT JOIN (VALUES (1, 2)) AS x(k, n) ON o.k = x.k")
+    assert shuffle_build_emitting_joins(tree, KEEP) == tree
+
+
+# -- isolate_single_task_joins ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["not_in", "loop_left_small", "loop_full_small", "loop_semi_small"])
+def test_joins_with_state_in_one_process_get_one_probe_partition(samples_under: SamplesUnder, name: str) -> None:
+    tree = tree_of(samples_under, name)
+    (before,) = (node for node in tree.walk() if has_build_side(node))
+    (after,) = (node for node in isolate_single_task_joins(tree, KEEP).walk() if has_build_side(node))
+    assert partition_count(before.children[1]) > 1
+    assert after.children[1] == codec.coalesce(before.children[1])
+    assert after.children[0] == before.children[0]
+
+
+@pytest.mark.parametrize("name", ["inner", "loop", "cross_big"])
+def test_joins_that_can_be_split_are_not_isolated(samples_under: SamplesUnder, name: str) -> None:
+    tree = tree_of(samples_under, name)
+    assert isolate_single_task_joins(tree, KEEP) == tree
+
+
+# -- gather_build_sides -------------------------------------------------------------------------------------------------
+
+
+def test_a_large_build_side_of_one_partition_becomes_a_stage(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "union_joined")
+    before = only(tree, "hash_join")
+    assert before.children[0].kind not in EXCHANGES
+    after = only(gather_build_sides(tree, KEEP), "hash_join")
+    assert after.children == (codec.coalesce(before.children[0]), before.children[1])
+
+
+def test_a_small_build_side_stays_inside_its_consumer(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "union_joined")
+    assert gather_build_sides(tree, small(1 << 20)) == tree
+
+
+def test_a_gathered_build_side_is_not_gathered_twice(samples: datafusion.SessionContext) -> None:
+    tree = collected(samples, "SELECT d.w, f.id FROM dims d JOIN facts f ON f.k = d.k")
+    assert only(tree, "hash_join").children[0].kind == "coalesce_partitions"
+    assert gather_build_sides(tree, KEEP) == tree
