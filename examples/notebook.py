@@ -26,13 +26,17 @@ for quarter in range(1, 5):
     pq.write_table(rides, folder / f"rides-{quarter}.parquet")
 
 # %% A session with two node processes behind it
-ctx = apiary_df.SessionContext(nodes=2)
+# (small_bytes=0, since 600 kB would not be worth a round trip to the nodes)
+ctx = apiary_df.SessionContext(nodes=2, small_bytes=0)
 ctx.register_parquet("rides", str(folder))
 for node in ctx.nodes():
     print(node.info.node_id, node.info.state.value, f"{node.info.bees_total} bee")
 
 # %% SQL
-ctx.sql("SELECT quarter, count(*) AS rides, round(avg(minutes), 2) AS minutes FROM rides GROUP BY 1 ORDER BY 1").show()
+quarters = ctx.sql(
+    "SELECT quarter, count(*) AS rides, round(avg(minutes), 2) AS minutes FROM rides GROUP BY quarter ORDER BY quarter"
+)
+quarters.show()
 
 # %% The same as a DataFrame: any transformation of DataFusion's works, and pandas is one call away
 from datafusion import col, lit  # noqa: E402
@@ -48,8 +52,11 @@ busiest = (
 print(busiest.to_pandas())
 
 # %% How is it run, and what did it cost?
-busiest.explain(until="stages")
-print(ctx.last_query)
+quarters.explain(until="stages")
+report = ctx.last_query
+if report is not None:
+    print(f"{report.stages} stages, {report.tasks} tasks, {report.bytes_through_storage:,} bytes through storage")
+    print("requests:", dict(report.requests))
 
 # %% Large results come as a stream of record batches
 rows = 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -137,9 +138,7 @@ def run_demo(console: Console, scale: float, nodes: int, folder: Path, settings:
         for name, path in paths.items():
             ctx.register_parquet(name, str(path))
             alone.register_parquet(name, str(path))
-        console.print(
-            f"TPC-H at scale {scale:g} on {nodes} node processes of one core, which share nothing but the folder {root}"
-        )
+        console.print(f"TPC-H at scale {scale:g} on {nodes} processes of one core, which share nothing but {root}")
         outcomes: list[Outcome] = []
         with Live(_render(outcomes), console=console, refresh_per_second=4) as live:
             for number, text in tpch_queries().items():
@@ -178,7 +177,7 @@ def _timed(ctx: datafusion.SessionContext, text: str) -> tuple[pa.Table, float]:
 
 def _render(outcomes: list[Outcome]) -> Table:
     total = bool(outcomes)
-    table = Table(show_footer=total, pad_edge=False)
+    table = Table(show_footer=total, box=SIMPLE)
     sums = (
         sum(o.rows for o in outcomes),
         sum(o.stages for o in outcomes),
@@ -186,7 +185,7 @@ def _render(outcomes: list[Outcome]) -> Table:
     )
     through = sum(o.bytes_through_storage for o in outcomes)
     elapsed_s, alone_s = sum(o.elapsed_s for o in outcomes), sum(o.alone_s for o in outcomes)
-    table.add_column("query", "total")
+    table.add_column("query", "total", no_wrap=True)
     for name, value in zip(("rows", "stages", "tasks"), sums, strict=True):
         table.add_column(name, f"{value:,}", justify="right")
     table.add_column("through storage", format_bytes(through), justify="right")

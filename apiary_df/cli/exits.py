@@ -61,3 +61,9 @@ def ending_well() -> Iterator[None]:
         # Python would complain once more when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(ExitCode.BROKEN_PIPE) from error
+    except Exception as error:
+        # What DataFusion raises has no class of its own. Anything that has one is a defect, and keeps its traceback.
+        if type(error) is not Exception:
+            raise
+        typer.echo(f"apiary: {error}", err=True)
+        raise typer.Exit(ExitCode.FAILED) from error

@@ -17,6 +17,7 @@ from apiary_df.cli.inputs import STORAGE_HELP, ConfigOption, SetOption, settings
 from apiary_df.config import format_bytes, parse_size
 from apiary_df.errors import ConfigError
 from apiary_df.machine import Machine, detect_machine
+from apiary_df.protocol.keys import check_id
 
 if TYPE_CHECKING:
     from apiary_df.worker.node import Node
@@ -26,6 +27,9 @@ MAX_BEES = 1024
 
 MEMORY_SHARE = 0.8
 """Part of the memory that the bees get by default; the rest is for Python, the engine's code and buffers on the way."""
+
+MEMORY_KEPT_MS = "10000"
+"""How long the allocator keeps freed memory before the system gets it back, in milliseconds."""
 
 LAST_WORDS_S = 1.0
 """How long a node that was interrupted twice may take to say goodbye before the process ends regardless."""
@@ -84,6 +88,8 @@ def node(
             level=log_level.value.upper(), format="%(asctime)s %(levelname)s %(threadName)s %(name)s: %(message)s"
         )
         settings = settings_from(config, set_)
+        if node_id is not None:
+            check_id(node_id, "--node-id")
         from apiary_df.worker.node import Node
 
         worker = Node(

@@ -92,11 +92,15 @@ def sql(
 def _run(
     ctx: SessionContext, texts: Sequence[str], chosen: Format, output: Path | None, max_rows: int
 ) -> QueryReport | None:
+    from apiary_df.dataframe import RecordBatchStream
+
     *before, last = texts
     for text in before:
         ctx.sql(text).collect()
     frame = ctx.sql(last)
-    with closing(frame.execute_stream()) as stream:
+    stream = frame.execute_stream()
+    assert isinstance(stream, RecordBatchStream)
+    with closing(stream):
         batches = (batch.to_pyarrow() for batch in stream)
         first = next(batches, None)
         # A result without rows may come without batches, and its columns count all the same.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
+from rich.box import SIMPLE
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -19,6 +21,7 @@ from apiary_df.config import format_bytes
 from apiary_df.errors import ConfigError
 
 if TYPE_CHECKING:
+    from apiary_df import SessionContext
     from apiary_df.protocol.heartbeat import NodeView
 
 WATCH_S = 1.0
@@ -54,33 +57,42 @@ def status(
         from apiary_df import SessionContext
 
         with SessionContext(storage=storage, settings=settings_from(config, set_)) as ctx:
-            # The first look cannot tell a node that died lately from one between two heartbeats; later ones can.
-            if json_:
-                _print_json(storage, ctx.nodes())
-                while watch:
-                    time.sleep(WATCH_S)
-                    _print_json(storage, ctx.nodes())
-            elif watch:
-                with Live(render(storage, ctx.nodes()), refresh_per_second=2) as live:
-                    while True:
-                        time.sleep(WATCH_S)
-                        live.update(render(storage, ctx.nodes()))
-            else:
-                Console().print(render(storage, ctx.nodes()))
+            if not watch:
+                _show_once(storage, ctx.nodes(), json_=json_)
+                return
+            # Ctrl-C is how one ends watching, not an interruption.
+            with contextlib.suppress(KeyboardInterrupt):
+                _watch(storage, ctx, json_=json_)
 
 
-def _print_json(storage: str, views: Sequence[NodeView]) -> None:
-    typer.echo(msgspec.json.encode({"storage": storage, "nodes": [node_facts(view) for view in views]}).decode())
+def _show_once(storage: str, views: Sequence[NodeView], *, json_: bool) -> None:
+    if json_:
+        facts = [node_facts(view) for view in views]
+        typer.echo(msgspec.json.encode({"storage": storage, "nodes": facts}).decode())
+    else:
+        Console().print(render(storage, views))
+
+
+def _watch(storage: str, ctx: SessionContext, *, json_: bool) -> None:
+    if json_:
+        while True:
+            _show_once(storage, ctx.nodes(), json_=True)
+            time.sleep(WATCH_S)
+    with Live(render(storage, ctx.nodes()), refresh_per_second=2) as live:
+        while True:
+            time.sleep(WATCH_S)
+            live.update(render(storage, ctx.nodes()))
 
 
 def node_facts(view: NodeView) -> dict[str, Any]:
-    """Return what is known of a node, as ``--json`` writes it; sizes in bytes."""
+    """Return what is known of a node, as ``--json`` writes it: sizes in bytes, and seconds since it was heard of."""
     beat = view.heartbeat
     return {
         "node_id": view.info.node_id,
         "state": view.info.state.value,
         "gets_work": view.usable,
         "reason": view.reason,
+        "silent_s": round(view.age_s, 3),
         "hostname": beat.hostname,
         "pid": beat.pid,
         "cores": beat.cores,
@@ -110,7 +122,7 @@ def render(storage: str, views: Sequence[NodeView]) -> RenderableType:
     )
     if not facts:
         return Group(head, Text(f"no node yet; start one with: apiary node --storage {storage}"))
-    table = Table(pad_edge=False)
+    table = Table(box=SIMPLE)
     for name in ("node", "state", "bees", "memory", "cached", "versions", "queries", "gets no work because"):
         table.add_column(name, overflow="fold")
     for fact in facts:
@@ -127,7 +139,7 @@ def _row(fact: Mapping[str, Any]) -> tuple[RenderableType, ...]:
         f"{fact['cached_cells']} cells, {format_bytes(fact['cached_bytes'])}",
         f"{fact['apiary_version']}, DataFusion {fact['datafusion_version']}, protocol {fact['protocol_version']}",
         "\n".join(fact["queries"]) or "-",
-        "" if fact["gets_work"] else fact["reason"] or "it only coordinates",
+        fact["reason"] or "-",
     )
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from apiary_df.cli.exits import ExitCode
 from apiary_df.config import RULES, Settings, format_bytes
@@ -16,7 +17,8 @@ def test_settings_page_shows_every_setting_as_the_code_has_it() -> None:
     expected = []
     for field in fields(Settings):
         rule = RULES[field.name]
-        default = format_bytes(field.default) if rule.kind == "bytes" else str(field.default)
+        value: Any = field.default
+        default = format_bytes(value) if rule.kind == "bytes" else str(value)
         expected.append((field.name, default, rule.allowed()))
     assert rows == expected
 
