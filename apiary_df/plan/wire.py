@@ -2,8 +2,10 @@
 
 DataFusion's plan messages have hundreds of fields. This table names only the ones that apiary_df touches, under
 DataFusion's field numbers; whatever else a message holds stays in it as unknown fields, which protobuf keeps
-byte for byte. Sub-messages that are only ever moved around as a whole (expressions, schemas, statistics) are declared
-as ``bytes``, which has the same wire type. Everything is proto2, so that presence is visible on every field.
+byte for byte, behind the known ones. (So that a plan which nobody changed comes out as it went in, a field in front of
+a known one is named too.) Sub-messages that are only ever moved around as a whole (expressions, schemas, statistics)
+are declared as ``bytes``, which has the same wire type. Everything is proto2, so that presence is visible on every
+field.
 
 The authority on the numbers is ``datafusion.proto`` of the pinned DataFusion minor version.
 """
@@ -103,7 +105,7 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
     "avro_scan": {"base_conf": one(1, "FileScanConf")},
     "json_scan": {"base_conf": one(1, "FileScanConf")},
     "arrow_scan": {"base_conf": one(1, "FileScanConf")},
-    "memory_scan": {"partitions": many(1), "schema": one(2), "sort_information": many(4)},
+    "memory_scan": {"partitions": many(1), "schema": one(2)},
     "empty": {"schema": one(1), "partitions": one(2, "uint32")},
     "placeholder_row": {"schema": one(1), "partitions": one(2, "uint32")},
     "generate_series": {"schema": one(1)},
@@ -117,8 +119,6 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
         "input": one(4),
         "group_expr_name": many(5, "string"),
         "aggr_expr_name": many(6, "string"),
-        "limit": one(11),
-        "has_grouping_set": one(12, "bool"),
     },
     "hash_join": {
         "left": one(1),
@@ -126,6 +126,7 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
         "on": many(3, "JoinOn"),
         "join_type": one(4, "int32"),
         "partition_mode": one(6, "int32"),
+        "null_equality": one(7, "int32"),
         "filter": one(8),
         "projection": many(9, "uint32"),
         "null_aware": one(10, "bool"),
@@ -136,8 +137,8 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
         "fetch": one(3, "int64"),
         "preserve_partitioning": one(4, "bool"),
     },
-    "coalesce_batches": {"input": one(1), "fetch": one(3, "uint32")},
-    "filter": {"input": one(1), "expr": one(2), "fetch": one(11, "uint32")},
+    "coalesce_batches": _UNARY,
+    "filter": {"input": one(1), "expr": one(2)},
     "coalesce_partitions": {"input": one(1), "fetch": one(2, "uint32")},
     "repartition": {"input": one(1), "partitioning": one(5, "Partitioning"), "preserve_order": one(6, "bool")},
     "window": {"input": one(1), "window_expr": many(2), "partition_keys": many(5)},
@@ -173,6 +174,7 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
         "object_store_url": one(8, "string"),
         "output_ordering": many(9),
         "constraints": one(11),
+        "batch_size": one(12, "uint64"),
         "projection_exprs": one(13),
         "partitioned_by_file_group": one(14, "bool"),
         "output_partitioning": one(15),

@@ -59,7 +59,7 @@ def test_a_plan_without_round_robin_is_left(samples_under: SamplesUnder) -> None
     assert drop_round_robin(tree, KEEP) == tree
 
 
-# -- collapse_small_subtrees ------------------------------------------------------------------------------------------
+# -- collapse_small_subtrees ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["group", "inner_shuffled", "union_of_groups", "merge_inner", "window", "top"])
@@ -110,7 +110,7 @@ def test_groups_of_a_declared_order_stay_apart(samples_under: SamplesUnder) -> N
     assert collapse_small_subtrees(tree, small(1 << 20)) == tree
 
 
-# -- shuffle_build_emitting_joins ---------------------------------------------------------------------------------------
+# -- shuffle_build_emitting_joins -----------------------------------------------------------------------------------
 
 
 def collected(samples: datafusion.SessionContext, sql: str) -> PlanNode:
@@ -159,7 +159,7 @@ def test_a_join_over_one_probe_partition_is_left(samples: datafusion.SessionCont
     assert shuffle_build_emitting_joins(tree, KEEP) == tree
 
 
-# -- isolate_single_task_joins ------------------------------------------------------------------------------------------
+# -- isolate_single_task_joins --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["not_in", "loop_left_small", "loop_full_small", "loop_semi_small"])
@@ -178,7 +178,7 @@ def test_joins_that_can_be_split_are_not_isolated(samples_under: SamplesUnder, n
     assert isolate_single_task_joins(tree, KEEP) == tree
 
 
-# -- gather_build_sides -------------------------------------------------------------------------------------------------
+# -- gather_build_sides ---------------------------------------------------------------------------------------------
 
 
 def test_a_large_build_side_of_one_partition_becomes_a_stage(samples_under: SamplesUnder) -> None:
