@@ -228,6 +228,8 @@ class Settings:
             a stage of their own, 0 to 1 TiB. 4 MiB take about as long to read as a stage's round trip.
         min_task_bytes: Shuffle partitions are put together until a task reads so many bytes, 0 to 1 TiB. 4 MiB:
             below it starting the task costs more than running it.
+        finish_here_bytes: When all that is left of a query reads at most so many bytes, the session runs it itself
+            instead of as further stages, 0 to 1 TiB. 8 MiB: most aggregations end this way, after one stage.
         target_cell_bytes: Cells above this are split at row groups, 1 byte to 1 TiB. 32 MiB give a few tasks
             for each bee on files of ordinary size, and a lost task costs little.
         local_bees: Bees (execution slots) that a session which joined a swarm adds of its own, 0 to 1024. 0: the
@@ -260,6 +262,7 @@ class Settings:
     timeout_s: float | None = _setting(None, "seconds", 0.001, 30 * _DAY_S)
     small_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     min_task_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
+    finish_here_bytes: int = _setting(8 * MIB, "bytes", 0, TIB)
     target_cell_bytes: int = _setting(32 * MIB, "bytes", 1, TIB)
     local_bees: int = _setting(0, "count", 0, 1024)
     progress: bool | None = _setting(None, "flag")

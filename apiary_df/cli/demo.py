@@ -41,7 +41,7 @@ MAX_NODES = 64
 PARTS_PER_NODE = 2
 """Files a table for each node, so that there is something to hand out however small the data is."""
 
-DEMO_SETTINGS = {"small_bytes": 64 * KIB, "min_task_bytes": 64 * KIB}
+DEMO_SETTINGS = {"small_bytes": 64 * KIB, "min_task_bytes": 64 * KIB, "finish_here_bytes": 64 * KIB}
 """At scale 0.1 most tables are so small that they would not be worth a stage; a demo wants to show stages."""
 
 HELP = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 WATCH_S = 1.0
 """Time between two looks of --watch: as often as a person can follow."""
+
+_Facts = Mapping[str, Any]
 
 _STYLES = {"alive": "green", "suspect": "yellow", "dead": "red"}
 
@@ -122,25 +124,59 @@ def render(storage: str, views: Sequence[NodeView]) -> RenderableType:
     )
     if not facts:
         return Group(head, Text(f"no node yet; start one with: apiary node --storage {storage}"))
+    versions = {_versions(fact) for fact in facts}
+    # What is the same for all nodes takes a line, not a column: a terminal has eighty of them.
+    if len(versions) == 1:
+        head.append(f"\n{versions.pop()}")
+    columns: dict[str, Callable[[_Facts], str | Text]] = {
+        "node": _name,
+        "state": _state,
+        "bees": _bees,
+        "memory": _memory,
+        "cached": _cached,
+    }
+    if versions:
+        columns["versions"] = _versions
+    columns["queries"] = _queries
+    if len(working) < len(facts):
+        columns["gets no work because"] = lambda fact: str(fact["reason"])
     table = Table(box=SIMPLE)
-    for name in ("node", "state", "bees", "memory", "cached", "versions", "queries", "gets no work because"):
-        table.add_column(name, overflow="fold")
+    for title in columns:
+        table.add_column(title, overflow="fold", no_wrap=title == "node")
     for fact in facts:
-        table.add_row(*_row(fact))
+        table.add_row(*(show(fact) for show in columns.values()))
     return Group(head, table)
 
 
-def _row(fact: Mapping[str, Any]) -> tuple[RenderableType, ...]:
+def _name(fact: _Facts) -> str:
+    return f"{fact['node_id']}\n{fact['hostname']}:{fact['pid']}"
+
+
+def _state(fact: _Facts) -> Text:
+    return Text(fact["state"], style=_STYLES.get(fact["state"], ""))
+
+
+def _bees(fact: _Facts) -> str:
+    return f"{fact['bees_busy']}/{fact['bees_total']}"
+
+
+def _memory(fact: _Facts) -> str:
+    return format_bytes(fact["memory_bytes"])
+
+
+def _cached(fact: _Facts) -> str:
+    return f"{_count(fact['cached_cells'], 'cell')}, {format_bytes(fact['cached_bytes'])}"
+
+
+def _versions(fact: _Facts) -> str:
     return (
-        f"{fact['node_id']}\n{fact['hostname']}:{fact['pid']}",
-        Text(fact["state"], style=_STYLES.get(fact["state"], "")),
-        f"{fact['bees_busy']}/{fact['bees_total']}",
-        format_bytes(fact["memory_bytes"]),
-        f"{fact['cached_cells']} cells, {format_bytes(fact['cached_bytes'])}",
-        f"{fact['apiary_version']}, DataFusion {fact['datafusion_version']}, protocol {fact['protocol_version']}",
-        "\n".join(fact["queries"]) or "-",
-        fact["reason"] or "-",
+        f"apiary_df {fact['apiary_version']}, DataFusion {fact['datafusion_version']}, "
+        f"protocol {fact['protocol_version']}"
     )
+
+
+def _queries(fact: _Facts) -> str:
+    return "\n".join(fact["queries"]) or "-"
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

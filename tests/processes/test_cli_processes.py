@@ -119,7 +119,8 @@ def test_status_shows_a_node_to_people_and_programs(node: subprocess.Popen[str],
     assert (fact["pid"], fact["queries"]) == (node.pid, [])
     shown = run("status", "-s", storage).stdout.decode()
     assert "1 node at work of 1, 0 of 1 bee busy, 0 queries running" in shown
-    assert re.search(r"n1\b.*alive.*0/1.*256\.0 MiB.*DataFusion 55", shown)
+
+    assert re.search(r"n1\b.*alive.*0/1.*256\.0 MiB", shown)
 
 
 def test_watch_looks_again_until_it_is_interrupted(node: subprocess.Popen[str], tmp_path: Path) -> None:
