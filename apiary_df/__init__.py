@@ -9,6 +9,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from apiary_df.version import __version__
+
 if TYPE_CHECKING:
     from apiary_df.config import Settings
     from apiary_df.dataframe import DataFrame
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from apiary_df.store_options import StoreOptions
     from apiary_df.swarm import LocalSwarm
     from apiary_df.tables import CellTable
-
-__version__ = "0.1.0"
 
 _EXPORTS = {
     "ApiaryError": "errors",
@@ -50,6 +50,7 @@ __all__ = [
     "Settings",
     "StoreOptions",
     "TaskReport",
+    "__version__",
 ]
 
 logging.getLogger("apiary_df").addHandler(logging.NullHandler())

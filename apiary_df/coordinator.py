@@ -27,6 +27,7 @@ from apiary_df.errors import ApiaryError, InternalError, StorageError
 from apiary_df.footers import FooterCache
 from apiary_df.model import NodeInfo, PartialRef, TaskSpec
 from apiary_df.plan import codec
+from apiary_df.plan.fold import fold, remaining_bytes
 from apiary_df.plan.scans import file_url
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.protocol import keys
@@ -52,6 +53,7 @@ from apiary_df.schedule import (
     NodeLost,
     PlanStage,
     QueryState,
+    RestIsSmall,
     RootErred,
     RootFinished,
     RunRoot,
@@ -72,7 +74,9 @@ from apiary_df.worker.engine import Engine
 logger = logging.getLogger("apiary_df")
 
 LIST_ABOVE = 3
-"""Pending tasks above which one listing of the query's folder is cheaper than a look for each commit record."""
+"""Pending tasks above which one listing of a query in a bucket is cheaper than a look for each of their records.
+
+In a folder a listing is always cheaper."""
 
 POLL_GROWTH = 1.5
 """Factor by which the wait between two looks grows while nothing happens."""
@@ -134,6 +138,8 @@ class QueryRun:
         self._footers = footers
         self._on_progress = on_progress
         self._schedule = Schedule(self.query_id, query.graph, max_attempts=settings.max_attempts)
+        self._root_stage = query.graph.root
+        self._folded: tuple[int, ...] = ()
         self._commits: list[CommitRecord] = []
         self._seen_errors: set[str] = set()
         self._mail_keys: list[str] = []
@@ -180,6 +186,7 @@ class QueryRun:
             bytes_through_storage=sum(commit.partial.length for commit in self._commits),
             elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
             requests=requests,
+            folded_stages=self._folded,
             task_reports=tuple(map(self._task_report, self._commits)),
         )
 
@@ -254,6 +261,9 @@ class QueryRun:
             while commands:
                 command = commands.popleft()
                 if isinstance(command, PlanStage):
+                    if self._rest_is_small():
+                        commands = deque(self._schedule.handle(RestIsSmall()))
+                        continue
                     planned = StagePlanned(stage=command.stage, specs=self._plan_stage(command.stage))
                     commands.extend(self._schedule.handle(planned))
                 elif isinstance(command, SendTasks):
@@ -266,6 +276,18 @@ class QueryRun:
                     return
             for event in self._look():
                 commands.extend(self._schedule.handle(event))
+
+    def _rest_is_small(self) -> bool:
+        """Whether all that is left runs here sooner than as stages; if so, the root becomes all of it."""
+        partials = self._schedule.partials()
+        if not partials or self._schedule.pending():
+            return False
+        left_bytes = remaining_bytes(self._query.graph, partials)
+        if left_bytes > self._settings.finish_here_bytes:
+            return False
+        self._root_stage = fold(self._query.graph, partials)
+        self._folded = tuple(s.stage for s in self._query.graph.stages[:-1] if s.stage not in partials)
+        return True
 
     def _plan_stage(self, number: int) -> tuple[TaskSpec, ...]:
         stage = self._query.graph.stages[number]
@@ -316,7 +338,7 @@ class QueryRun:
     def _news(self) -> list[Event]:
         pending = self._schedule.pending()
         listed: set[str] | None = None
-        if len(pending) > LIST_ABOVE:
+        if len(pending) > (LIST_ABOVE if self._store.kind == "bucket" else 0):
             listed = {meta.key for meta in self._store.list(keys.query_prefix(self.query_id))}
         events: list[Event] = []
         for key, node_id in pending:
@@ -385,7 +407,7 @@ class QueryRun:
         return self._schedule.handle(RootFinished())
 
     def _root_batches(self, scratch: Path) -> Iterator[pa.RecordBatch]:
-        root = self._query.graph.root
+        root = self._root_stage
         partials = self._schedule.partials()
         if _is_plain_gather(root):
             for partial in _inputs(root, partials):

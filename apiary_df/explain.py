@@ -124,7 +124,9 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
         lines.extend(_indented(display(stage.fragment)))
         if explanation.until == "stages" or stage is graph.root:
             continue
-        if stage.stage in by_stage:
+        if explanation.report is not None and stage.stage in explanation.report.folded_stages:
+            lines.append("  ran in this process, with the result: little was left to read (finish_here_bytes)")
+        elif stage.stage in by_stage:
             lines.extend(_tasks_done(by_stage[stage.stage], explanation.verbose))
         elif stage.inputs:
             lines.append("  tasks: planned when its inputs are complete and their sizes known")

@@ -7,7 +7,9 @@ plain DataFusion would run it.
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,7 +21,7 @@ from apiary_df.errors import PlanError, SqlError
 from apiary_df.plan import codec
 from apiary_df.plan.operators import coordinator_only_reason
 from apiary_df.plan.rules import Phase, RewriteOptions, rewrite
-from apiary_df.plan.schema import ExchangeSchema, exchange_schema
+from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
 from apiary_df.plan.stages import StageGraph, cut
 from apiary_df.plan.tree import PlanNode
 
@@ -43,6 +45,12 @@ TWIN_OPTIONS: Mapping[str, str] = {
 
 MIN_PARTITIONS = 2
 """With fewer, DataFusion plans no exchange, and there would be nothing to cut."""
+
+KNOWN_SCHEMAS = 1_024
+"""Exchanges whose schemas a session remembers: about two hundred queries' worth."""
+
+KNOWN_PLAN_BYTES = 64 * 1024
+"""Longest plan that is remembered with its schema: longer ones hold in-memory tables."""
 
 _SETTINGS_SQL = "SELECT name, value FROM information_schema.df_settings WHERE value IS NOT NULL"
 
@@ -95,10 +103,12 @@ class SwarmPlanner:
         self._twin: datafusion.SessionContext | None = None
         self._twin_partitions = 0
         self._settings: dict[str, str] = {}
+        self._schemas: OrderedDict[bytes, ExchangeSchema] = OrderedDict()
 
     def forget(self) -> None:
         """Drop the twin: the session's settings or object stores have changed."""
         self._twin = None
+        self._schemas.clear()
 
     def plan(self, logical: LogicalPlan, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
         """Plan a query.
@@ -134,18 +144,23 @@ class SwarmPlanner:
         if reason is not None:
             return RunsHere(reason=reason, physical=text)
         phases = rewrite(tree, options)
-        schemas: dict[PlanNode, ExchangeSchema] = {}
-
-        def schema_of(node: PlanNode) -> ExchangeSchema:
-            if node not in schemas:
-                schemas[node] = exchange_schema(twin, node)
-            return schemas[node]
-
-        graph = cut(phases[-1].plan, schema_of)
+        graph = cut(phases[-1].plan, functools.partial(self._schema_of, twin))
         if len(graph.stages) == 1:
             reason = "nothing to distribute: every part of the plan has a single partition"
             return RunsHere(reason=reason, physical=text, phases=phases)
         return RunsOnSwarm(physical=text, phases=phases, graph=graph, settings=self._settings)
+
+    def _schema_of(self, twin: datafusion.SessionContext, node: PlanNode) -> ExchangeSchema:
+        """Return the schema of an exchange; asking DataFusion takes 2 ms, so what was asked before is remembered."""
+        key = codec.encode(emptied(node))
+        schema = self._schemas.get(key)
+        if schema is None:
+            schema = exchange_schema(twin, node)
+            if len(key) <= KNOWN_PLAN_BYTES:
+                self._schemas[key] = schema
+                while len(self._schemas) > KNOWN_SCHEMAS:
+                    self._schemas.popitem(last=False)
+        return schema
 
     def display(self, node: PlanNode) -> str:
         """Return a plan as DataFusion displays it.

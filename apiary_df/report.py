@@ -60,6 +60,7 @@ class QueryReport:
         bytes_through_storage: Bytes of all partials.
         elapsed_s: From the start to the last row.
         requests: Requests of the coordinator and of all tasks, by kind.
+        folded_stages: Stages that ran in this process with the result, since little was left to do.
         task_reports: One entry a committed task.
     """
 
@@ -73,4 +74,5 @@ class QueryReport:
     bytes_through_storage: int
     elapsed_s: float
     requests: Mapping[str, int] = field(default_factory=dict)
+    folded_stages: tuple[int, ...] = ()
     task_reports: tuple[TaskReport, ...] = ()

@@ -3,7 +3,7 @@
 ::
 
     RUNNING ──StagePlanned, TaskCommitted, TaskFailed (retryable), NodeLost──> RUNNING
-    RUNNING ──last input of the root committed──> FINISHING ──RootFinished──> DONE
+    RUNNING ──last input of the root committed, RestIsSmall──> FINISHING ──RootFinished──> DONE
     RUNNING, FINISHING ──TaskFailed (final), RootFailed, TimedOut──> FAILED
     RUNNING, FINISHING ──Cancelled──> CANCELLED
     DONE, FAILED, CANCELLED ──anything──> unchanged, no commands (late news of a query that is over)
@@ -78,6 +78,11 @@ class NodeLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RestIsSmall:
+    """What is left is too little to be worth stages: the root does it all. Legal while no task is pending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RootFinished:
     """The result has been handed over whole."""
 
@@ -101,7 +106,18 @@ class Cancelled:
     """The user does not want the result any more."""
 
 
-Event = Started | StagePlanned | TaskCommitted | TaskErred | NodeLost | RootFinished | RootErred | TimedOut | Cancelled
+Event = (
+    Started
+    | StagePlanned
+    | TaskCommitted
+    | TaskErred
+    | NodeLost
+    | RestIsSmall
+    | RootFinished
+    | RootErred
+    | TimedOut
+    | Cancelled
+)
 
 
 # -- commands -------------------------------------------------------------------------------------------------------
@@ -160,6 +176,7 @@ TRANSITIONS: Mapping[QueryState, Mapping[type[Event], str]] = {
         TaskCommitted: "_on_task_committed",
         TaskErred: "_on_task_erred",
         NodeLost: "_on_node_lost",
+        RestIsSmall: "_on_rest_is_small",
         TimedOut: "_on_timed_out",
         Cancelled: "_on_cancelled",
     },
@@ -331,6 +348,12 @@ class Schedule:
             target = survivors[number % len(survivors)]
             task.spec = replace(task.spec, node_id=target, why=f"node {event.node_id} was lost")
         return self._send(stranded)
+
+    def _on_rest_is_small(self, _event: RestIsSmall) -> tuple[Command, ...]:
+        if self.pending():
+            raise InternalError(f"query {self.query_id}: the rest cannot run here while tasks are pending")
+        self.state = QueryState.FINISHING
+        return (RunRoot(),)
 
     def _on_root_finished(self, _event: RootFinished) -> tuple[Command, ...]:
         self.state = QueryState.DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -57,11 +58,16 @@ def scan_cells(
 
 
 def _row_group_cuts(starts: Sequence[int], size_bytes: int, target_bytes: int) -> list[int]:
-    """Return where to cut a file: at row group starts, as near above the target size as they allow."""
+    """Return where to cut a file: at the row group starts nearest to the ends of equal pieces."""
+    inner = [start for start in starts[1:] if 0 < start < size_bytes]
+    pieces = min(-(-size_bytes // target_bytes), len(inner) + 1)
     cuts = [0]
-    for start, following in zip(starts[1:], [*starts[2:], size_bytes], strict=False):
-        if cuts[-1] < start < size_bytes and following - cuts[-1] > target_bytes:
-            cuts.append(start)
+    for piece in range(1, pieces):
+        ideal = size_bytes * piece // pieces
+        after = bisect_left(inner, ideal)
+        nearest = min(inner[max(0, after - 1) : after + 1], key=lambda start: abs(start - ideal), default=0)
+        if nearest > cuts[-1]:
+            cuts.append(nearest)
     return [*cuts, size_bytes]
 
 

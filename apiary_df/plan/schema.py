@@ -52,7 +52,7 @@ def output_schema(ctx: SessionContext, node: PlanNode) -> pa.Schema:
     probe = codec.build(
         "nested_loop_join",
         codec.build("placeholder_row", schema=b""),
-        codec.local_limit(codec.coalesce(transform_up(node, _emptied)), 0),
+        codec.local_limit(codec.coalesce(emptied(node)), 0),
         join_type=codec.LEFT_JOIN,
     )
     try:
@@ -63,11 +63,15 @@ def output_schema(ctx: SessionContext, node: PlanNode) -> pa.Schema:
     return batch.schema.remove_metadata()
 
 
-def _emptied(node: PlanNode) -> PlanNode:
-    if node.is_file_scan:
-        groups = codec.scan_groups(node)
-        return codec.with_scan_groups(node, [[] for _ in groups])
-    return node
+def emptied(plan: PlanNode) -> PlanNode:
+    """Return a plan whose file scans list no files; its schema is the same, and so is everything else of it."""
+
+    def change(node: PlanNode) -> PlanNode:
+        if not node.is_file_scan:
+            return node
+        return codec.with_scan_groups(node, [[] for _ in codec.scan_conf(node).file_groups])
+
+    return transform_up(plan, change)
 
 
 def exchange_schema(ctx: SessionContext, node: PlanNode) -> ExchangeSchema:

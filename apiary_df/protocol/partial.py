@@ -100,6 +100,8 @@ class PartialWriter:
         scratch_dir: Folder for scratch files; made if it is absent.
         memory_bytes: Bytes of batches to hold before they go to disk.
         compression: Compression of the batches' buffers.
+        on_disk_above_bytes: A partial above this is put together in a scratch file rather than in memory. Where the
+            store can link files, that saves touching as much fresh memory again; None never does.
     """
 
     def __init__(
@@ -109,12 +111,15 @@ class PartialWriter:
         scratch_dir: Path,
         memory_bytes: int,
         compression: Compression | None = None,
+        *,
+        on_disk_above_bytes: int | None = None,
     ) -> None:
         if partitions < 1:
             raise PlanError(f"a partial needs at least one partition, not {partitions}")
         self._schema = schema
         self._options = ipc.IpcWriteOptions(compression=compression)
         self._memory_bytes = memory_bytes
+        self._on_disk_above_bytes = on_disk_above_bytes
         self._scratch = _Scratch(scratch_dir)
         self._unifier = DictionaryUnifier(schema) if has_dictionaries(schema) else None
         self._pending: list[list[pa.RecordBatch]] = [[] for _ in range(partitions)]
@@ -164,7 +169,8 @@ class PartialWriter:
         self._finished = True
         assembly = self._through
         if assembly is None:
-            to_disk = self._spool is not None
+            above = self._on_disk_above_bytes
+            to_disk = self._spool is not None or (above is not None and self._pending_bytes > above)
             with self._scratch.guarded("put a partial together"):
                 path = self._scratch.new("partial") if to_disk else None
                 assembly = _Assembly(self._schema, self._options, path, self._empty_batch())

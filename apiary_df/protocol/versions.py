@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datafusion
 
-import apiary_df
 from apiary_df.errors import VersionMismatch
+from apiary_df.version import __version__
 
 PROTOCOL_VERSION = 1
 """Version of keys, messages and partials; raised by every change that an older peer would misread."""
@@ -13,7 +13,7 @@ PROTOCOL_VERSION = 1
 
 def apiary_version() -> str:
     """Return this package's version."""
-    return apiary_df.__version__
+    return __version__
 
 
 def datafusion_version() -> str:

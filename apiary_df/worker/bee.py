@@ -29,6 +29,9 @@ from apiary_df.worker.engine import Engine
 FETCH_THREADS = 16
 """Partials that one task fetches at a time: enough to hide a bucket's latency, few enough for its bandwidth."""
 
+LINK_ABOVE_BYTES = 1 << 20
+"""Partials above this are written to a scratch file, which a folder store takes over by linking it."""
+
 _EXHAUSTED_MARKS = ("Resources exhausted", "No space left on device", "memory allocation")
 """How DataFusion's errors begin, or the system's within them, when a bee's memory or disk ran out."""
 
@@ -153,6 +156,7 @@ def run_attempt(
         bench.scratch,
         memory_bytes=bench.partial_memory_bytes,
         compression=bench.compression,
+        on_disk_above_bytes=LINK_ABOVE_BYTES if bench.store.kind == "folder" else None,
     )
     try:
         _drain(engine, plan, partitions, writer.write, cancelled)
@@ -193,7 +197,8 @@ def _drain(
         except ApiaryError:
             failed.set()
             raise
-        except Exception as error:
+        except BaseException as error:
+            # Native code that panics raises what is no Exception.
             failed.set()
             raise execution_error(error) from error
 
@@ -209,7 +214,7 @@ def _drain(
         raise error
 
 
-def execution_error(error: Exception) -> ApiaryError:
+def execution_error(error: BaseException) -> ApiaryError:
     """Return DataFusion's bare exception as the kind that it is.
 
     DataFusion's Python errors carry their kind in their text only; this is the one place that looks at it.

@@ -182,7 +182,7 @@ class Node:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def stop(self, *, now: bool = False) -> None:
-        """Ask the node to leave, after what it has taken on or at once. Returns immediately; for signal handlers too."""
+        """Ask the node to leave, after what it has taken on or at once. Returns at once; for signal handlers too."""
         if now:
             self._halted.set()
         self._leaving.set()
@@ -217,13 +217,15 @@ class Node:
         return self._settings.heartbeat_s or 1.0
 
     def _read_inbox(self, *, sweep: bool) -> list[Mail]:
+        mails: list[Mail] = []
         try:
-            mails = self._inbox.poll()
-            return [*mails, *self._inbox.sweep()] if sweep else mails
+            mails += self._inbox.poll()
+            if sweep:
+                mails += self._inbox.sweep()
         except StorageError as error:
             logger.warning("node %s cannot read its inbox: %s", self.node_id, error)
             self._halted.wait(self._beat_s)
-            return []
+        return mails
 
     def _busy(self) -> bool:
         with self._lock:
@@ -328,7 +330,7 @@ class Node:
                 self._discard(order)
             except ApiaryError as error:
                 self._report(order, error, started_s)
-            except Exception as error:
+            except BaseException as error:  # defects, and panics of native code, which are no Exception
                 logger.exception("node %s: task %s raised what it should not", self.node_id, order.key)
                 self._report(order, InternalError(f"{type(error).__name__}: {error}"), started_s)
         except ApiaryError as error:
