@@ -145,7 +145,7 @@ def run_demo(console: Console, scale: float, nodes: int, folder: Path, settings:
                 outcomes.append(_run_query(number, text, ctx, alone))
                 live.update(_render(outcomes))
     right = sum(outcome.difference is None for outcome in outcomes)
-    console.print(f"{right} of {len(outcomes)} answers equal those of DataFusion in one process")
+    console.print(f"\n{right} of {len(outcomes)} answers equal those of DataFusion in one process")
     return outcomes
 
 

@@ -108,9 +108,11 @@ def node(
             allow_udfs=allow_udfs,
             cores=machine.cores,
         )
-        handle_signals(worker)
+        leaving = Leaving(worker)
         threading.Thread(target=_say_when_ready, args=(worker, memory_bytes), name="ready", daemon=True).start()
         worker.run()
+        if leaving.at_once:
+            raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def _say_when_ready(worker: Node, memory_bytes: int) -> None:
@@ -155,24 +157,34 @@ def check_memory(memory: str | None, machine: Machine) -> int:
     return memory_bytes
 
 
-def handle_signals(worker: Node) -> None:
-    """Let SIGTERM and SIGINT end a node well, and a second SIGINT end it at once."""
-    interrupts = 0
+class Leaving:
+    """Lets SIGTERM and SIGINT end a node well, and a second SIGINT end it at once.
 
-    def leave(_signal: int, _frame: FrameType | None) -> None:
-        worker.stop()
+    Args:
+        worker: The node; it must run in the main thread, where Python's signal handlers do.
+    """
 
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal interrupts
-        interrupts += 1
-        if interrupts == 1:
-            worker.stop()
+    def __init__(self, worker: Node) -> None:
+        self._worker = worker
+        self._interrupts = 0
+        signal.signal(signal.SIGTERM, self._on_terminate)
+        signal.signal(signal.SIGINT, self._on_interrupt)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the node was told not to finish its tasks."""
+        return self._interrupts > 1
+
+    def _on_terminate(self, _signal: int, _frame: FrameType | None) -> None:
+        self._worker.stop()
+
+    def _on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        self._interrupts += 1
+        if not self.at_once:
+            self._worker.stop()
             return
         # A task deep in native code cannot be stopped from here, so the process does not wait for it.
         timer = threading.Timer(LAST_WORDS_S, os._exit, (ExitCode.INTERRUPTED,))
         timer.daemon = True
         timer.start()
-        worker.stop(now=True)
-
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, interrupt)
+        self._worker.stop(now=True)

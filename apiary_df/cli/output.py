@@ -26,6 +26,9 @@ from apiary_df.errors import ConfigError
 MAX_CELL_CHARS = 80
 """Longest text of one value in a table; the rest is cut and marked."""
 
+_EXPLAIN_COLUMNS = ["plan_type", "plan"]
+"""Columns of an EXPLAIN, whose texts have lines of their own and would be unreadable in a table."""
+
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -123,13 +126,16 @@ def write_result(
 
 
 def render_table(schema: pa.Schema, batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[str]:
-    """Yield the lines of a table: aligned columns, numbers to the right, and the number of rows.
+    """Yield the lines of a table: aligned columns, numbers to the right, and the number of rows; plans as they are.
 
     Args:
         schema: Schema of the result.
         batches: The result; no more of it is pulled than is shown, and one batch.
         rows: Rows to show at most; 0 shows all.
     """
+    if schema.names == _EXPLAIN_COLUMNS:
+        yield from _render_plans(batches)
+        return
     shown: list[list[str]] = []
     more = False
     for batch in batches:
@@ -148,6 +154,13 @@ def render_table(schema: pa.Schema, batches: Iterable[pa.RecordBatch], rows: int
         yield _line(row, widths, right)
     count = f"{len(shown):,} row{'' if len(shown) == 1 else 's'}"
     yield f"(the first {count}; there are more: see --max-rows)" if more else f"({count})"
+
+
+def _render_plans(batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
+    for batch in batches:
+        for kind, plan in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield f"-- {kind}"
+            yield from str(plan).rstrip().splitlines()
 
 
 def _write_csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], sink: BinaryIO) -> None:

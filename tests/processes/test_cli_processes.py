@@ -110,6 +110,37 @@ def test_node_says_goodbye_when_told_to_leave(node: subprocess.Popen[str], tmp_p
     assert [path for path in (tmp_path / "swarm").rglob("*") if path.is_file()] == []
 
 
+def test_node_interrupted_twice_leaves_its_task_at_once(node: subprocess.Popen[str], tmp_path: Path) -> None:
+    storage = str(tmp_path / "swarm")
+    pq.write_table(pa.table({"x": range(100_000)}), tmp_path / "x.parquet")
+    endless = "SELECT count(*) FROM t a, t b, t c WHERE a.x * b.x * c.x < 0"
+    flags = [
+        "-s",
+        storage,
+        "-t",
+        f"t={tmp_path / 'x.parquet'}",
+        "--set",
+        "small_bytes=0",
+        "--set",
+        "finish_here_bytes=0",
+    ]
+    query = subprocess.Popen([*APIARY, "sql", *flags, endless], stderr=subprocess.PIPE, env=ENVIRON)
+    try:
+        give_up_s = time.monotonic() + WAIT_S
+        while not json.loads(run("status", "-s", storage, "--json").stdout)["nodes"][0]["bees_busy"]:
+            assert time.monotonic() < give_up_s, "the node got no task"
+        node.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            node.wait(0.5)
+        node.send_signal(signal.SIGINT)
+        interrupted_s = time.monotonic()
+        assert node.wait(WAIT_S) == 130
+        assert time.monotonic() - interrupted_s < 3
+    finally:
+        query.kill()
+        query.communicate(timeout=WAIT_S)
+
+
 def test_status_shows_a_node_to_people_and_programs(node: subprocess.Popen[str], tmp_path: Path) -> None:
     storage = str(tmp_path / "swarm")
     facts = json.loads(run("status", "-s", storage, "--json").stdout)

@@ -77,6 +77,11 @@ def test_table_keeps_wide_and_control_characters_in_line() -> None:
     assert lines[4].startswith("y" * 79 + "…")
 
 
+def test_plans_are_shown_with_their_own_lines() -> None:
+    plans = pa.table({"plan_type": ["logical", "physical"], "plan": ["a\n  b\n", "c" * 100]})
+    assert written(Format.TABLE, plans).decode().splitlines() == ["-- logical", "a", "  b", "-- physical", "c" * 100]
+
+
 def test_csv_reads_back() -> None:
     plain = TABLE.select(["city", "count"])
     convert = pyarrow.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
