@@ -27,7 +27,7 @@ from apiary_df.errors import ApiaryError, InternalError, StorageError
 from apiary_df.footers import FooterCache
 from apiary_df.model import NodeInfo, PartialRef, TaskSpec
 from apiary_df.plan import codec
-from apiary_df.plan.fold import fold, remaining_bytes
+from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.scans import file_url
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.protocol import keys
@@ -280,7 +280,7 @@ class QueryRun:
     def _rest_is_small(self) -> bool:
         """Whether all that is left runs here sooner than as stages; if so, the root becomes all of it."""
         partials = self._schedule.partials()
-        if not partials or self._schedule.pending():
+        if not partials or self._schedule.pending() or not can_fold(self._query.graph, partials):
             return False
         left_bytes = remaining_bytes(self._query.graph, partials)
         if left_bytes > self._settings.finish_here_bytes:

@@ -34,6 +34,18 @@ def remaining_bytes(graph: StageGraph, partials: Mapping[int, Sequence[PartialRe
     return total
 
 
+def can_fold(graph: StageGraph, complete: Collection[int]) -> bool:
+    """Whether all that is left can be done as one root.
+
+    It cannot where an operator rests on the order within each partition of a shuffle: the root reads them all.
+
+    Args:
+        graph: All stages.
+        complete: Stages whose partials are to be read.
+    """
+    return not any(stage.rests_on_partition_order for stage in graph.stages if stage.stage not in complete)
+
+
 def fold(graph: StageGraph, complete: Collection[int]) -> Stage:
     """Return a root stage that does all that is left to do.
 
@@ -70,4 +82,9 @@ class _Folder:
     def _inlined(self, stage: Stage) -> PlanNode:
         """Return a stage's plan as one partition; over one partition its shuffle is nothing but a gather."""
         tree = self.tree(stage)
-        return codec.coalesce(tree.children[0]) if stage.output == "hash" else tree
+        if stage.output == "hash":
+            tree = codec.coalesce(tree.children[0])
+        if stage.schema is not None and stage.schema.renamed:
+            # What reads the exchange expects the names that its partials would have had.
+            tree = codec.rename_projection(tree, stage.schema.names, stage.schema.arrow.names)
+        return tree

@@ -21,6 +21,7 @@ from pyarrow import ipc
 
 from apiary_df.model import NodeInfo, NodeState, PartialRef, Segment, SegmentRef, TaskSpec
 from apiary_df.plan.codec import decode, encode
+from apiary_df.plan.fold import can_fold, fold
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import file_url, fill_fragment
 from apiary_df.plan.stages import ScanLeaf, Stage
@@ -141,8 +142,13 @@ class LocalSwarm:
     def plan(self, sql: str) -> RunsHere | RunsOnSwarm:
         return self.planner.plan(self.session.sql(sql).optimized_logical_plan(), self.rewrite)
 
-    def run(self, sql: str) -> Ran:
-        """Run a query, in stages if it can be cut."""
+    def run(self, sql: str, fold_after: int | None = None) -> Ran:
+        """Run a query, in stages if it can be cut.
+
+        Args:
+            sql: The query.
+            fold_after: Run only so many stages, and the rest as one root if it can be folded into one.
+        """
         planned = self.plan(sql)
         schema = self.session.sql(sql).schema()
         if isinstance(planned, RunsHere):
@@ -152,10 +158,14 @@ class LocalSwarm:
         partials: dict[int, tuple[PartialRef, ...]] = {}
         tasks: dict[int, tuple[TaskSpec, ...]] = {}
         for stage in planned.graph.stages[:-1]:
+            if fold_after is not None and stage.stage >= fold_after and can_fold(planned.graph, partials):
+                break
             specs = plan_stage(stage, self.nodes, partials, row_group_starts(stage), self.options)
             tasks[stage.stage] = specs
             partials[stage.stage] = tuple(_run_task(engine, stage, spec, folder) for spec in specs)
         root = planned.graph.root
+        if len(partials) < len(planned.graph.stages) - 1:
+            root = fold(planned.graph, partials)
         spec = plan_root(root, partials, "here")
         tasks[root.stage] = (spec,)
         outputs = drain(engine.ctx, engine.decode(_filled(root, spec, folder)))

@@ -83,6 +83,25 @@ def test_sample_in_stages_equals_datafusion(
     check_sample(ctx, sample, ran.table)
 
 
+@pytest.mark.parametrize("number", tpch_queries())
+@pytest.mark.parametrize("fold_after", [1, 3])
+def test_tpch_folded_into_the_root_equals_datafusion(
+    number: int, fold_after: int, tpch: datafusion.SessionContext, tmp_path: Path
+) -> None:
+    sql = tpch_queries()[number]
+    ran = SHAPES["coarse"].swarm(tpch, tmp_path).run(sql, fold_after)
+    check_rows(tpch.sql(sql).to_arrow_table(), ran.table, TPCH_ORDER_COLUMNS[number])
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_sample_folded_into_the_root_equals_datafusion(
+    sample: Sample, samples_under: Callable[[Sample], datafusion.SessionContext], tmp_path: Path
+) -> None:
+    ctx = samples_under(sample)
+    ran = SHAPES["every-row-group"].swarm(ctx, tmp_path).run(sample.sql, fold_after=1)
+    check_sample(ctx, sample, ran.table)
+
+
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 def test_what_stays_here_is_known(
     sample: Sample, samples_under: Callable[[Sample], datafusion.SessionContext], tmp_path: Path

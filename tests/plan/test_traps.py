@@ -242,6 +242,16 @@ def test_a_merge_join_over_a_shuffle_in_order_never_reads_two_partitions_in_a_ro
     check_rows(ctx.sql(sql).to_arrow_table(), ran.table, ())
 
 
+@pytest.mark.parametrize("fold_after", [1, 2])
+def test_a_merge_join_over_a_shuffle_in_order_is_not_folded_over_all_partitions(
+    fold_after: int, in_order: Callable[[dict[str, str]], datafusion.SessionContext], tmp_path: Path
+) -> None:
+    ctx = in_order(SMJ)
+    sql = "SELECT a.ts, b.x FROM single a JOIN several b ON a.ts = b.ts"
+    ran = swarm(ctx, tmp_path).run(sql, fold_after)
+    check_rows(ctx.sql(sql).to_arrow_table(), ran.table, ())
+
+
 def test_partitions_are_put_together_where_a_sort_stands_above_the_shuffle(
     samples_under: SamplesUnder, tmp_path: Path
 ) -> None:
@@ -274,6 +284,8 @@ def test_duplicate_column_names_after_a_join_go_by_position(samples_under: Sampl
         map(str, zip(*expected.to_pydict().values(), strict=True))
     )
     assert ran.table.num_rows == expected.num_rows > 0
+    folded = swarm(ctx, tmp_path).run(sql, fold_after=1)
+    assert folded.table.num_rows == expected.num_rows
 
 
 @pytest.mark.parametrize("name", ["nothing_global", "filtered_to_nothing"])
