@@ -215,7 +215,6 @@ class Schedule:
         self._max_attempts = max_attempts
         self._tasks: dict[int, list[_Task]] = {}
         self._asked: set[int] = set()
-        self._lost: set[str] = set()
 
     def handle(self, event: Event) -> tuple[Command, ...]:
         """Take one event.
@@ -330,16 +329,14 @@ class Schedule:
         return self._fail(self._task_failed(task, event.node_id, event.error))
 
     def _on_node_lost(self, event: NodeLost) -> tuple[Command, ...]:
-        if event.node_id in self._lost:
-            return ()
         stranded = [
             task
             for tasks in self._tasks.values()
             for task in tasks
             if task.partial is None and task.attempts and task.attempts[-1].node_id == event.node_id
         ]
-        self._lost.add(event.node_id)
-        survivors = [node for node in event.survivors if node not in self._lost]
+        # A node may be lost, come back, be given tasks, and be lost again.
+        survivors = [node for node in event.survivors if node != event.node_id]
         for number, task in enumerate(stranded):
             cause = NoAliveNodes(f"node {event.node_id} was lost while it had the task", node=event.node_id)
             task.attempts[-1] = replace(task.attempts[-1], outcome="lost", error=cause)
