@@ -46,6 +46,22 @@ TWIN_OPTIONS: Mapping[str, str] = {
 MIN_PARTITIONS = 2
 """With fewer, DataFusion plans no exchange, and there would be nothing to cut."""
 
+BROADCAST_TOTAL_BYTES = 64 << 20
+"""What the copies of one build side may add up to over all bees.
+
+Shuffling the other side of a join through storage costs more than as many bytes of copies do. DataFusion's own limit (a
+megabyte) is made for threads, between which a shuffle costs nothing.
+"""
+
+MIN_BROADCAST_BYTES = 1 << 20
+"""Build side that is broadcast however many bees there are: DataFusion's own limit."""
+
+BROADCAST_ROW_BYTES = 32
+"""Bytes of a row where DataFusion knows only the number of rows: a key and three more columns."""
+
+_BROADCAST_BYTES_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold"
+_BROADCAST_ROWS_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold_rows"
+
 KNOWN_SCHEMAS = 1_024
 """Exchanges whose schemas a session remembers: about two hundred queries' worth."""
 
@@ -177,6 +193,9 @@ class SwarmPlanner:
             config = self._session.copied_config()
             for name, value in TWIN_OPTIONS.items():
                 config = config.set(name, value)
+            broadcast_bytes = max(MIN_BROADCAST_BYTES, BROADCAST_TOTAL_BYTES // partitions)
+            config = config.set(_BROADCAST_BYTES_OPTION, str(broadcast_bytes))
+            config = config.set(_BROADCAST_ROWS_OPTION, str(broadcast_bytes // BROADCAST_ROW_BYTES))
             config = config.with_target_partitions(partitions)
             twin = datafusion.SessionContext(config)
             self._prepare(twin)

@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -38,7 +38,7 @@ from apiary_df.footers import FooterCache
 from apiary_df.machine import load_settings
 from apiary_df.model import CellInfo, NodeInfo, NodeState, TaskSpec
 from apiary_df.plan.rules import RewriteOptions
-from apiary_df.plan.scans import file_url
+from apiary_df.plan.scans import scan_cells
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.planner import Local, extract_alive_nodes, plan_query
 from apiary_df.planning import MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner
@@ -49,7 +49,7 @@ from apiary_df.store import open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.swarm import LocalSwarm
 from apiary_df.tables import install
-from apiary_df.tasks import TaskOptions, plan_stage
+from apiary_df.tasks import TaskOptions, cell_target_bytes, plan_stage
 from apiary_df.view import SwarmView
 
 logger = logging.getLogger("apiary_df")
@@ -314,10 +314,20 @@ class _SessionSwarm:
         plan = self._planner.plan(df.logical_plan(), options)
         if isinstance(plan, RunsHere):
             return _Decision(plan, plan.reason)
-        placed = plan_query(_cells(plan.graph), [*nodes, self._self_info()], self._view.node_id)
-        if isinstance(placed, Local):
-            return _Decision(plan, placed.reason)
-        return _Decision(plan, placed.reason, nodes)
+        cells = self._cells(plan.graph, nodes)
+        placed = plan_query(cells, [*nodes, self._self_info()], self._view.node_id)
+        return _Decision(plan, placed.reason, () if isinstance(placed, Local) else nodes)
+
+    def _cells(self, graph: StageGraph, nodes: Sequence[NodeInfo]) -> list[CellInfo]:
+        """Return every cell that a query scans, once: they decide whether it is worth distributing."""
+        cells: dict[CellInfo, None] = {}
+        for stage in graph.stages:
+            starts = row_group_starts(stage, nodes, self._footers, self._options)
+            for leaf in stage.leaves:
+                if isinstance(leaf, ScanLeaf):
+                    target_bytes = cell_target_bytes(sum(file.size_bytes for file in leaf.files), nodes)
+                    cells.update(dict.fromkeys(scan_cells(leaf, starts, target_bytes)))
+        return list(cells)
 
     def _self_info(self) -> NodeInfo:
         """Return this session as a node without bees: it coordinates, and takes no cells."""
@@ -381,20 +391,8 @@ class _SessionSwarm:
         return render(explanation, self._planner.display, functools.partial(self._plan_tasks, decision.nodes))
 
     def _plan_tasks(self, nodes: tuple[NodeInfo, ...], stage: Stage) -> tuple[TaskSpec, ...]:
-        starts = row_group_starts(stage, nodes, self._footers)
+        starts = row_group_starts(stage, nodes, self._footers, self._options)
         return plan_stage(stage, nodes, {}, starts, TaskOptions(min_task_bytes=self.settings.min_task_bytes))
-
-
-def _cells(graph: StageGraph) -> list[CellInfo]:
-    """Return every file that a query scans, once, as the cells that decide whether it is worth distributing."""
-    cells: dict[str, CellInfo] = {}
-    for stage in graph.stages:
-        for leaf in stage.leaves:
-            if isinstance(leaf, ScanLeaf):
-                for file in leaf.files:
-                    url = file_url(leaf.store_url, file.path)
-                    cells[url] = CellInfo(storage_key=url, bytes=file.size_bytes)
-    return list(cells.values())
 
 
 class _Rows:
