@@ -202,7 +202,7 @@ _PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
         # A look at a folder costs 0.1 ms and nothing else, so ask often; its pages are in memory, so that
         # compressing would only cost time. A process that is starved for two seconds is rare, for five dead.
         "folder": StoreProfile(
-            heartbeat_s=0.25, suspect_after_s=2.0, dead_after_s=5.0, poll_max_s=0.02, compression="none"
+            heartbeat_s=0.25, suspect_after_s=2.0, dead_after_s=5.0, poll_max_s=0.008, compression="none"
         ),
         # One process: the nodes are its own threads, which cannot die alone; as on a folder otherwise.
         "memory": StoreProfile(
@@ -243,7 +243,7 @@ class Settings:
             ``suspect_after_s``. None: 5 on a folder, 30 on a bucket.
         poll_min_s: First wait between two looks for a known key, in seconds, 0.0001 to 3600. 0.001: a stage of
             trivial work takes 2 to 4 ms, and must not take longer for being looked at.
-        poll_max_s: What that wait grows to, at least ``poll_min_s``, to 3600. None: 0.02 on a folder, 0.25 on a
+        poll_max_s: What that wait grows to, at least ``poll_min_s``, to 3600. None: 0.008 on a folder, 0.25 on a
             bucket, where an empty look costs as much as a full one.
         partial_memory_bytes: Bytes of its partial that a task holds in memory before it spools to disk, 0 to
             1 TiB. 256 MiB: the partials of most tasks fit, and a bee's budget is larger.

@@ -25,7 +25,7 @@ import pyarrow as pa
 from apiary_df.config import Settings
 from apiary_df.errors import ApiaryError, InternalError, StorageError
 from apiary_df.footers import FooterCache
-from apiary_df.model import NodeInfo, PartialRef, TaskSpec
+from apiary_df.model import NodeInfo, NodeState, PartialRef, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.scans import file_url
@@ -47,6 +47,7 @@ from apiary_df.protocol.partial import read_partial
 from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.report import QueryReport, TaskReport
 from apiary_df.schedule import (
+    AllNodesLost,
     Cancelled,
     Command,
     Event,
@@ -262,7 +263,12 @@ class QueryRun:
                 command = commands.popleft()
                 if isinstance(command, PlanStage):
                     if self._rest_is_small():
+                        self._fold_rest()
                         commands = deque(self._schedule.handle(RestIsSmall()))
+                        continue
+                    if self._is_alone() and can_fold(self._query.graph, self._schedule.partials()):
+                        self._fold_rest()
+                        commands = deque(self._schedule.handle(AllNodesLost()))
                         continue
                     planned = StagePlanned(stage=command.stage, specs=self._plan_stage(command.stage))
                     commands.extend(self._schedule.handle(planned))
@@ -282,12 +288,17 @@ class QueryRun:
         partials = self._schedule.partials()
         if not partials or self._schedule.pending() or not can_fold(self._query.graph, partials):
             return False
-        left_bytes = remaining_bytes(self._query.graph, partials)
-        if left_bytes > self._settings.finish_here_bytes:
-            return False
+        return remaining_bytes(self._query.graph, partials) <= self._settings.finish_here_bytes
+
+    def _is_alone(self) -> bool:
+        """Whether no node is left that could take a task."""
+        return not any(node.bees_total and node.state is NodeState.ALIVE for node in self._view.node_infos())
+
+    def _fold_rest(self) -> None:
+        """Make the root do all that is left."""
+        partials = self._schedule.partials()
         self._root_stage = fold(self._query.graph, partials)
         self._folded = tuple(s.stage for s in self._query.graph.stages[:-1] if s.stage not in partials)
-        return True
 
     def _plan_stage(self, number: int) -> tuple[TaskSpec, ...]:
         stage = self._query.graph.stages[number]
@@ -368,13 +379,15 @@ class QueryRun:
         """Look at the heartbeats when it is time to, and return which nodes with pending tasks are gone."""
         if not self._view.refresh_if_due():
             return []
-        infos = self._view.node_infos()
-        alive = {info.node_id for info in infos if info.bees_total and not self._view.is_dead(info.node_id)}
         waiting_for = sorted({node_id for _, node_id in self._schedule.pending()})
-        survivors = tuple(sorted(alive))
-        return [
-            NodeLost(node_id=node_id, survivors=survivors) for node_id in waiting_for if self._view.is_dead(node_id)
-        ]
+        lost = [node_id for node_id in waiting_for if self._view.is_dead(node_id)]
+        if not lost:
+            return []
+        survivors = tuple(sorted(info.node_id for info in self._view.node_infos() if info.bees_total))
+        if not survivors and len(lost) == len(waiting_for) and can_fold(self._query.graph, self._schedule.partials()):
+            self._fold_rest()
+            return [AllNodesLost()]
+        return [NodeLost(node_id=node_id, survivors=survivors) for node_id in lost]
 
     def _tell(self, doing: str) -> None:
         if self._on_progress is not None:

@@ -125,7 +125,7 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
         if explanation.until == "stages" or stage is graph.root:
             continue
         if explanation.report is not None and stage.stage in explanation.report.folded_stages:
-            lines.append("  ran in this process, with the result: little was left to read (finish_here_bytes)")
+            lines.append("  ran in this process, with the result: little was left to read, or no node was left")
         elif stage.stage in by_stage:
             lines.extend(_tasks_done(by_stage[stage.stage], explanation.verbose))
         elif stage.inputs:

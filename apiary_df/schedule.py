@@ -3,7 +3,7 @@
 ::
 
     RUNNING ──StagePlanned, TaskCommitted, TaskFailed (retryable), NodeLost──> RUNNING
-    RUNNING ──last input of the root committed, RestIsSmall──> FINISHING ──RootFinished──> DONE
+    RUNNING ──last input of the root committed, RestIsSmall, AllNodesLost──> FINISHING ──RootFinished──> DONE
     RUNNING, FINISHING ──TaskFailed (final), RootFailed, TimedOut──> FAILED
     RUNNING, FINISHING ──Cancelled──> CANCELLED
     DONE, FAILED, CANCELLED ──anything──> unchanged, no commands (late news of a query that is over)
@@ -78,6 +78,11 @@ class NodeLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AllNodesLost:
+    """No node is left that could take a task: the root does all that is left, here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestIsSmall:
     """What is left is too little to be worth stages: the root does it all. Legal while no task is pending."""
 
@@ -112,6 +117,7 @@ Event = (
     | TaskCommitted
     | TaskErred
     | NodeLost
+    | AllNodesLost
     | RestIsSmall
     | RootFinished
     | RootErred
@@ -176,6 +182,7 @@ TRANSITIONS: Mapping[QueryState, Mapping[type[Event], str]] = {
         TaskCommitted: "_on_task_committed",
         TaskErred: "_on_task_erred",
         NodeLost: "_on_node_lost",
+        AllNodesLost: "_on_all_nodes_lost",
         RestIsSmall: "_on_rest_is_small",
         TimedOut: "_on_timed_out",
         Cancelled: "_on_cancelled",
@@ -345,6 +352,15 @@ class Schedule:
             target = survivors[number % len(survivors)]
             task.spec = replace(task.spec, node_id=target, why=f"node {event.node_id} was lost")
         return self._send(stranded)
+
+    def _on_all_nodes_lost(self, _event: AllNodesLost) -> tuple[Command, ...]:
+        for tasks in self._tasks.values():
+            for task in tasks:
+                if task.partial is None and task.attempts:
+                    cause = NoAliveNodes(f"node {task.attempts[-1].node_id} was lost, and no other was left")
+                    task.attempts[-1] = replace(task.attempts[-1], outcome="lost", error=cause)
+        self.state = QueryState.FINISHING
+        return (RunRoot(),)
 
     def _on_rest_is_small(self, _event: RestIsSmall) -> tuple[Command, ...]:
         if self.pending():

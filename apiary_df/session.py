@@ -51,6 +51,7 @@ from apiary_df.swarm import LocalSwarm
 from apiary_df.tables import install
 from apiary_df.tasks import TaskOptions, cell_target_bytes, plan_stage
 from apiary_df.view import SwarmView
+from apiary_df.worker.bee import execution_error
 
 logger = logging.getLogger("apiary_df")
 
@@ -237,6 +238,10 @@ class _SessionSwarm:
                 self.storage = store.url
                 self.settings = loaded.for_store(store.kind)
                 self._view = SwarmView(store, f"session-{secrets.token_hex(4)}", self.settings, options)
+                if loaded.local_bees:
+                    self._own_node = LocalSwarm(
+                        1, loaded.local_bees, storage=storage, options=options, settings=loaded, in_process=True
+                    )
         except BaseException:
             self.close()
             raise
@@ -443,6 +448,8 @@ class _LocalRun:
                 arrow = batch.to_pyarrow()
                 rows += arrow.num_rows
                 yield arrow
+        except Exception as error:
+            raise execution_error(error) from error
         finally:
             self._ended(
                 QueryReport(

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO
 
 from apiary_df.config import Settings
-from apiary_df.errors import ConfigError, NodeStartFailed
+from apiary_df.errors import ConfigError, NodeStartFailed, StorageError
 from apiary_df.machine import detect_machine
 from apiary_df.protocol import keys
 from apiary_df.store import Store, open_store
@@ -42,6 +42,7 @@ class LocalSwarm:
         settings: Settings.
         allow_udfs: Whether the nodes run Python functions that come with plans.
         memory_bytes: Memory of each node; an equal part of this machine's if None.
+        in_process: Run the nodes as threads of this process, as for ``memory://``.
 
     Raises:
         ConfigError: If a number makes no sense.
@@ -58,6 +59,7 @@ class LocalSwarm:
         settings: Settings | None = None,
         allow_udfs: bool = True,
         memory_bytes: int | None = None,
+        in_process: bool = False,
     ) -> None:
         if nodes < 1 or bees < 1:
             raise ConfigError(f"a swarm needs at least one node of at least one bee, got nodes={nodes}, bees={bees}")
@@ -71,6 +73,7 @@ class LocalSwarm:
         self._options = options
         self._allow_udfs = allow_udfs
         self.bees = bees
+        self._in_process = in_process or self.store.kind == "memory"
         share = int(detect_machine().memory_bytes * MEMORY_SHARE / nodes)
         self._memory_bytes = memory_bytes or max(share, bees * MIN_BEE_BYTES)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -92,7 +95,7 @@ class LocalSwarm:
     def add_node(self) -> str:
         """Start one more node, without waiting for it; returns its id."""
         node_id = new_node_id()
-        if self.store.kind == "memory":
+        if self._in_process:
             self._start_thread(node_id)
         else:
             self._start_process(node_id)
@@ -171,8 +174,18 @@ class LocalSwarm:
             self._logs[node_id].close()
         for _, thread in self._threads.values():
             thread.join(timeout=STOP_GRACE_S)
+        self._remove_traces()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _remove_traces(self) -> None:
+        """Remove what nodes that could not say goodbye have left under the root."""
+        try:
+            self.store.delete([keys.heartbeat(node_id) for node_id in self.node_ids])
+            for node_id in self.node_ids:
+                self.store.delete_prefix(keys.inbox_prefix(node_id))
+        except StorageError as error:
+            logger.warning("could not remove the nodes' traces from %s: %s", self.storage, error)
 
     def __enter__(self) -> LocalSwarm:
         return self

@@ -126,7 +126,7 @@ class Node:
                 f"got {memory_bytes}; give the node more memory or fewer bees"
             )
         self.store: Store = open_store(storage, options)
-        self.node_id = node_id or new_node_id()
+        self.node_id = keys.check_id(node_id or new_node_id(), "node id")
         self.bees = bees
         self.ready = threading.Event()
         self._settings = (settings or Settings()).for_store(self.store.kind)
