@@ -74,3 +74,8 @@ def _create_bucket(options: StoreOptions) -> None:
     if S3_BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket=S3_BUCKET)
     client.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that writes golden texts anew instead of comparing with them."""
+    parser.addoption("--update-golden", action="store_true", help="write the texts in tests/golden anew")
