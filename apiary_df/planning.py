@@ -193,15 +193,25 @@ class SwarmPlanner:
             config = self._session.copied_config()
             for name, value in TWIN_OPTIONS.items():
                 config = config.set(name, value)
-            broadcast_bytes = max(MIN_BROADCAST_BYTES, BROADCAST_TOTAL_BYTES // partitions)
-            config = config.set(_BROADCAST_BYTES_OPTION, str(broadcast_bytes))
-            config = config.set(_BROADCAST_ROWS_OPTION, str(broadcast_bytes // BROADCAST_ROW_BYTES))
+            chosen = changed_settings(datafusion.SessionContext(config))
+            for name, value in broadcast_limits(partitions).items():
+                # Who has set a limit of their own means it.
+                config = config if name in chosen else config.set(name, value)
             config = config.with_target_partitions(partitions)
             twin = datafusion.SessionContext(config)
             self._prepare(twin)
             self._twin, self._twin_partitions = twin, partitions
             self._settings = changed_settings(twin)
         return self._twin
+
+
+def broadcast_limits(partitions: int) -> dict[str, str]:
+    """Return the options that say up to what size a build side is broadcast, for so many partitions."""
+    broadcast_bytes = max(MIN_BROADCAST_BYTES, BROADCAST_TOTAL_BYTES // partitions)
+    return {
+        _BROADCAST_BYTES_OPTION: str(broadcast_bytes),
+        _BROADCAST_ROWS_OPTION: str(broadcast_bytes // BROADCAST_ROW_BYTES),
+    }
 
 
 def display_plan(ctx: datafusion.SessionContext, node: PlanNode) -> str:

@@ -310,6 +310,13 @@ def test_settings_that_change_results_go_with_the_query(samples_under: SamplesUn
     assert planned.settings.items() >= wanted.items()
 
 
+def test_a_broadcast_limit_of_the_user_holds_for_the_swarm_too(samples_under: SamplesUnder, tmp_path: Path) -> None:
+    sample = by_name("inner_shuffled")
+    ran = swarm(samples_under(sample), tmp_path).run(sample.sql)
+    (join,) = (n for n in the_stage_with(ran, "hash_join").fragment.walk() if n.kind == "hash_join")
+    assert not has_build_side(join)
+
+
 def test_a_broadcast_of_one_tasks_rows_is_computed_by_one_stage(
     samples: datafusion.SessionContext, tmp_path: Path
 ) -> None:
