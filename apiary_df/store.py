@@ -96,7 +96,7 @@ def open_store(url: str, options: StoreOptions | None = None, *, environ: Mappin
         return Store(url=folder.as_uri(), options=effective, connect=_connect_folder(folder), folder=folder)
     if scheme == "memory":
         return Store(
-            url=join_url("memory:/", bucket, path),
+            url="memory://" + join_url(bucket, path),  # with both slashes even without a name, or it is a path
             options=effective,
             connect=lambda _: _memory_store(bucket),
             key_prefix=path,
