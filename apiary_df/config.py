@@ -252,8 +252,6 @@ class Settings:
         scratch_dir: Folder for spills, spools and fetched partials. None: the system's folder for such files.
         node_start_timeout_s: Seconds that a node process may take to its first heartbeat, 0.1 to 3600. 20: it
             takes one on a quiet machine.
-        store_timeout_s: Seconds that a request to the store may take, its retries included, 0.1 to 3600. 30: a
-            bucket's slowest answers come after 10.
         max_attempts: Tries at a task that fails by its environment, 1 to 100. 4: what fails thrice more elsewhere
             fails by itself.
         keep: Whether a query's objects stay in storage when it has ended, to be looked at. False: nothing stays.
@@ -276,7 +274,6 @@ class Settings:
     compression: Compression | None = _setting(None, "codec")  # noqa: RUF009  # a field, as all the others
     scratch_dir: str | None = _setting(None, "text")
     node_start_timeout_s: float = _setting(20.0, "seconds", 0.1, _LONGEST_WAIT_S)
-    store_timeout_s: float = _setting(30.0, "seconds", 0.1, _LONGEST_WAIT_S)
     max_attempts: int = _setting(4, "count", 1, 100)
     keep: bool = _setting(False, "flag")
 

@@ -23,9 +23,9 @@ import datafusion
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.errors import ApiaryError, InternalError, StorageError
+from apiary_df.errors import ApiaryError, InternalError, StorageError, StorageTransient
 from apiary_df.footers import FooterCache
-from apiary_df.model import NodeInfo, NodeState, PartialRef, TaskSpec
+from apiary_df.model import NodeInfo, NodeState, PartialRef, TaskKey, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.scans import file_url
@@ -144,6 +144,8 @@ class QueryRun:
         self._commits: list[CommitRecord] = []
         self._seen_errors: set[str] = set()
         self._mail_keys: list[str] = []
+        self._sent_s: dict[TaskKey, float] = {}
+        self._doubts: set[TaskKey] = set()
         self._rows = 0
         self._started_s = 0.0
         self._ended_s: float | None = None
@@ -320,6 +322,10 @@ class QueryRun:
         number = send(self._store, command.node_id, self._view.next_mail(command.node_id), mail)
         self._view.mail_sent(command.node_id, number, len(command.tasks))
         self._mail_keys.append(keys.inbox(command.node_id, number))
+        now_s = time.monotonic()
+        for spec, attempt in command.tasks:
+            key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
+            self._sent_s[key] = now_s
         self._wait_s = self._settings.poll_min_s
 
     # -- what happened ------------------------------------------------------------------------------------------------
@@ -329,15 +335,15 @@ class QueryRun:
         self._tell("running")
         if self._cancelled.wait(self._wait_s):
             return [Cancelled()]
+        if self._overdue():
+            return [self._timed_out()]
         events = self._news()
         if events:
             self._wait_s = self._settings.poll_min_s
             return events
         ceiling_s = self._settings.poll_max_s or self._settings.poll_min_s
         self._wait_s = min(self._wait_s * POLL_GROWTH, ceiling_s)
-        if self._overdue():
-            return [self._timed_out()]
-        return self._lost_nodes()
+        return self._lost_work()
 
     def _overdue(self) -> bool:
         timeout_s = self._settings.timeout_s
@@ -367,7 +373,7 @@ class QueryRun:
                 report = decode(data, ErrorReport, error_key)
                 self._view.task_ended(node_id)
                 error = ApiaryError.from_info(report.error)
-                events.append(TaskErred(key=key, node_id=report.node_id, error=error))
+                events.append(self._erred(key, report.node_id, error))
         return events
 
     def _peek(self, key: str, listed: set[str] | None) -> bytes | None:
@@ -375,19 +381,41 @@ class QueryRun:
             return None
         return self._store.get_or_none(key)
 
-    def _lost_nodes(self) -> list[Event]:
-        """Look at the heartbeats when it is time to, and return which nodes with pending tasks are gone."""
+    def _erred(self, key: TaskKey, node_id: str, error: ApiaryError) -> TaskErred:
+        alternatives = tuple(sorted(info.node_id for info in self._view.node_infos() if info.bees_total))
+        return TaskErred(key=key, node_id=node_id, error=error, alternatives=alternatives)
+
+    def _lost_work(self) -> list[Event]:
+        """Look at the heartbeats when it is time to, and return what they say of tasks that will not come back."""
         if not self._view.refresh_if_due():
             return []
-        waiting_for = sorted({node_id for _, node_id in self._schedule.pending()})
+        pending = self._schedule.pending()
+        waiting_for = sorted({node_id for _, node_id in pending})
         lost = [node_id for node_id in waiting_for if self._view.is_dead(node_id)]
         if not lost:
-            return []
+            return self._forgotten(pending)
         survivors = tuple(sorted(info.node_id for info in self._view.node_infos() if info.bees_total))
         if not survivors and len(lost) == len(waiting_for) and can_fold(self._query.graph, self._schedule.partials()):
             self._fold_rest()
             return [AllNodesLost()]
         return [NodeLost(node_id=node_id, survivors=survivors) for node_id in lost]
+
+    def _forgotten(self, pending: Sequence[tuple[TaskKey, str]]) -> list[Event]:
+        """Return tasks that live nodes know nothing of, though they were sent a while ago: they would never end.
+
+        A node forgets a task by throwing away damaged mail, or when it could not record how the task went.
+        """
+        events: list[Event] = []
+        for key, node_id in pending:
+            if self._view.works_on(node_id, self.query_id, since_s=self._sent_s[key]):
+                self._doubts.discard(key)
+            elif key not in self._doubts:
+                # It may have been committed since the last look at commit records: judge at the next heartbeat.
+                self._doubts.add(key)
+            else:
+                error = StorageTransient(f"node {node_id} knows nothing of task {key}", node=node_id, task=key)
+                events.append(self._erred(key, node_id, error))
+        return events
 
     def _tell(self, doing: str) -> None:
         if self._on_progress is not None:

@@ -144,7 +144,7 @@ class PartialRef:
         length: Bytes of the object.
         footer_offset: Where the IPC footer (and the end-of-stream marker before it) begins.
         footer_checksum: xxh3-64 of the bytes from ``footer_offset`` to the end, as 16 hex digits.
-        segments: One entry per output partition, in order.
+        segments: At least one entry for every output partition, in order of partition and offset.
         head_length: Bytes from the start to the first segment: magic, schema and dictionaries. Every
             reader needs them, whichever segment it reads.
         head_checksum: xxh3-64 of those bytes, as 16 hex digits.

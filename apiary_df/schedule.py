@@ -62,11 +62,12 @@ class TaskCommitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskErred:
-    """An attempt's failure report was seen."""
+    """An attempt failed; ``alternatives`` are the nodes that could make another."""
 
     key: TaskKey
     node_id: str
     error: ApiaryError
+    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +333,10 @@ class Schedule:
         if event.key.attempt < len(task.attempts) - 1:
             return ()
         if event.error.retryable and len(task.attempts) < self._max_attempts:
+            others = [node for node in event.alternatives if node != event.node_id]
+            if others:
+                target = others[event.key.task % len(others)]
+                task.spec = replace(task.spec, node_id=target, why=f"it failed on node {event.node_id}")
             return self._send([task])
         return self._fail(self._task_failed(task, event.node_id, event.error))
 

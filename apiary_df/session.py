@@ -313,7 +313,7 @@ class _SessionSwarm:
         nodes = self._view.node_infos()
         workers = [node for node in extract_alive_nodes(nodes) if node.bees_total]
         if not workers:
-            return _Decision(RunsHere(reason=""), "no node of the swarm is alive")
+            return _Decision(RunsHere(reason=""), _why_no_node(self._view.nodes()))
         bees = sum(node.bees_total for node in workers)
         options = RewriteOptions(partitions=max(MIN_PARTITIONS, bees), small_bytes=self.settings.small_bytes)
         plan = self._planner.plan(df.logical_plan(), options)
@@ -398,6 +398,15 @@ class _SessionSwarm:
     def _plan_tasks(self, nodes: tuple[NodeInfo, ...], stage: Stage) -> tuple[TaskSpec, ...]:
         starts = row_group_starts(stage, nodes, self._footers, self._options)
         return plan_stage(stage, nodes, {}, starts, TaskOptions(min_task_bytes=self.settings.min_task_bytes))
+
+
+def _why_no_node(views: Sequence[NodeView], most: int = 3) -> str:
+    """Return why no node of a swarm can take work, with the reasons of the first few that are there."""
+    reasons = [f"{view.info.node_id} ({view.reason})" for view in views if view.reason]
+    if not reasons:
+        return "no node of the swarm is alive"
+    more = f" and {len(reasons) - most} more" if len(reasons) > most else ""
+    return f"no node of the swarm is alive and fit for work: {', '.join(reasons[:most])}{more}"
 
 
 class _Rows:

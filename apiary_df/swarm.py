@@ -46,6 +46,7 @@ class LocalSwarm:
 
     Raises:
         ConfigError: If a number makes no sense.
+        StorageUnreachable: If the root cannot be reached or written.
         NodeStartFailed: If a node does not come up within ``node_start_timeout_s``.
     """
 
@@ -80,6 +81,9 @@ class LocalSwarm:
         self._logs: dict[str, IO[bytes]] = {}
         self._threads: dict[str, tuple[Node, threading.Thread]] = {}
         try:
+            if self._folder is None:
+                # Before any process is started: one that could not reach the root would only fail more slowly.
+                self.store.check_writable()
             for _ in range(nodes):
                 self.add_node()
             self.wait_until_ready()

@@ -16,6 +16,9 @@ from apiary_df.protocol.heartbeat import NodeObserver, NodeView, read_nodes
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 
+UNHEARD_BEATS = 4
+"""Heartbeats after which a node that was sent work and does not name it will never do it."""
+
 
 @dataclass(slots=True)
 class _Given:
@@ -106,6 +109,24 @@ class SwarmView:
         """Note that a query is this session's own."""
         with self._lock:
             self._own_queries.add(query_id)
+
+    def works_on(self, node_id: str, query_id: str, *, since_s: float) -> bool:
+        """Whether a node may be working on a query, as far as its heartbeat tells.
+
+        Args:
+            node_id: The node.
+            query_id: The query.
+            since_s: This process's monotonic clock when the node was sent work for it.
+
+        Returns:
+            False only if a heartbeat that was written well after that does not name the query.
+        """
+        settled_s = since_s + UNHEARD_BEATS * (self._settings.heartbeat_s or 1.0)
+        with self._lock:
+            for view in self._views:
+                if view.info.node_id == node_id:
+                    return self._read_s - view.age_s < settled_s or query_id in view.heartbeat.queries
+        return True
 
     def next_mail(self, node_id: str) -> int:
         """Return the number that the next mail to a node should have."""

@@ -282,5 +282,6 @@ def decode(data: bytes, type_: type[_Message], key: str) -> _Message:
         raise ObjectDamaged(f"{key!r} has {len(data)} bytes; no {type_.__name__} has more than {limit}", key=key)
     try:
         return msgspec.json.decode(data, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        # Brackets nested without end, even in an unknown field, raise what is no ValueError.
         raise ObjectDamaged(f"{key!r} is not a valid {type_.__name__}: {error}", key=key) from error

@@ -13,6 +13,9 @@ its segment into a sparse file of the same length, and has DataFusion scan that 
 reads the batches whose offset in the footer lies in the range. The head ends with a batch of no rows, which makes
 pyarrow write all dictionaries before the first segment.
 
+A partition has one segment, or several: a writer that is told to write in runs appends what has come of every partition
+whenever enough is there, rather than hold all of it in memory until the end.
+
 What belongs here: encoding and decoding partials. What does not: where they lie (``keys``) and who is to read
 them (``messages``).
 """
@@ -60,7 +63,7 @@ class FinishedPartial:
     Attributes:
         data: The object's bytes, or the scratch file that holds them (gone once the writer is closed).
         length: Bytes of the object.
-        segments: One entry per output partition, in order.
+        segments: At least one entry for every output partition, in order of partition and offset.
         head_length: Bytes before the first segment.
         head_checksum: xxh3-64 of those bytes.
         footer_offset: Where end mark and footer begin.
@@ -100,8 +103,9 @@ class PartialWriter:
         scratch_dir: Folder for scratch files; made if it is absent.
         memory_bytes: Bytes of batches to hold before they go to disk.
         compression: Compression of the batches' buffers.
-        on_disk_above_bytes: A partial above this is put together in a scratch file rather than in memory. Where the
-            store can link files, that saves touching as much fresh memory again; None never does.
+        run_bytes: Write a run of segments to a scratch file whenever this many bytes have come. Where the store can
+            link files and reads any range at no cost, that saves touching fresh memory for all of the partial, which
+            takes longer than writing it. None: one segment a partition, as fits a bucket.
     """
 
     def __init__(
@@ -112,14 +116,15 @@ class PartialWriter:
         memory_bytes: int,
         compression: Compression | None = None,
         *,
-        on_disk_above_bytes: int | None = None,
+        run_bytes: int | None = None,
     ) -> None:
         if partitions < 1:
             raise PlanError(f"a partial needs at least one partition, not {partitions}")
         self._schema = schema
         self._options = ipc.IpcWriteOptions(compression=compression)
         self._memory_bytes = memory_bytes
-        self._on_disk_above_bytes = on_disk_above_bytes
+        # Runs rest on dictionaries that are complete before the first batch is written.
+        self._run_bytes = None if has_dictionaries(schema) else run_bytes
         self._scratch = _Scratch(scratch_dir)
         self._unifier = DictionaryUnifier(schema) if has_dictionaries(schema) else None
         self._pending: list[list[pa.RecordBatch]] = [[] for _ in range(partitions)]
@@ -154,7 +159,9 @@ class PartialWriter:
             batch = self._unifier.see(batch)
         self._pending[partition].append(batch)
         self._pending_bytes += batch.nbytes
-        if self._pending_bytes > self._memory_bytes:
+        if self._run_bytes is not None and self._pending_bytes > self._run_bytes:
+            self._write_run()
+        elif self._pending_bytes > self._memory_bytes:
             self._relieve()
 
     def finish(self) -> FinishedPartial:
@@ -169,8 +176,7 @@ class PartialWriter:
         self._finished = True
         assembly = self._through
         if assembly is None:
-            above = self._on_disk_above_bytes
-            to_disk = self._spool is not None or (above is not None and self._pending_bytes > above)
+            to_disk = self._spool is not None
             with self._scratch.guarded("put a partial together"):
                 path = self._scratch.new("partial") if to_disk else None
                 assembly = _Assembly(self._schema, self._options, path, self._empty_batch())
@@ -196,13 +202,21 @@ class PartialWriter:
         with self._scratch.guarded("spool a partial"):
             if len(self._pending) == 1 and self._unifier is None:
                 # With one partition the final file can be written right away; it needs no second pass.
-                if self._through is None:
-                    path = self._scratch.new("partial")
-                    self._through = _Assembly(self._schema, self._options, path, self._empty_batch())
-                self._through.add(0, grouped(self._pending[0]))
-                self._pending[0] = []
+                self._write_run()
             else:
                 self._append_run()
+        self._pending_bytes = 0
+
+    def _write_run(self) -> None:
+        """Append each partition's pending batches to the final file, as segments."""
+        with self._scratch.guarded("write a run of a partial"):
+            if self._through is None:
+                path = self._scratch.new("partial")
+                self._through = _Assembly(self._schema, self._options, path, self._empty_batch())
+            for partition, batches in enumerate(self._pending):
+                if batches:
+                    self._through.add(partition, grouped(batches))
+                    self._pending[partition] = []
         self._pending_bytes = 0
 
     def _append_run(self) -> None:
@@ -246,17 +260,19 @@ class _Assembly:
         self._writer = ipc.new_file(self._sink, schema, options=options)
         self._writer.write_batch(empty)
         self._head_length: int = self._sink.tell()
-        self._spans: list[tuple[int, int, int]] = []
+        self._spans: list[tuple[int, int, int, int]] = []
 
     def add(self, partition: int, batches: Iterable[pa.RecordBatch]) -> None:
-        """Append batches to a partition: the last one that was added to, or the one after it."""
+        """Append batches to a partition; right after the same partition's, its segment is continued."""
         start, rows = self._sink.tell(), 0
-        if partition < len(self._spans):
-            start, _, rows = self._spans.pop()
+        if self._spans and self._spans[-1][0] == partition:
+            _, start, _, rows = self._spans.pop()
         for batch in batches:
             self._writer.write_batch(batch)
             rows += batch.num_rows
-        self._spans.append((start, self._sink.tell() - start, rows))
+        length = self._sink.tell() - start
+        if length or all(known != partition for known, *_ in self._spans):
+            self._spans.append((partition, start, length, rows))
 
     def finish(self) -> FinishedPartial:
         """Write the footer, and take the checksums."""
@@ -281,7 +297,7 @@ class _Assembly:
                 rows=rows,
                 checksum=checksum(view[start : start + length]),
             )
-            for partition, (start, length, rows) in enumerate(self._spans)
+            for partition, start, length, rows in sorted(self._spans)
         )
         return FinishedPartial(
             data=data,
@@ -356,29 +372,31 @@ def read_partial(
         StorageTransient: The store failed, still after the retries.
         StorageError: The store refused.
     """
-    segment = _segment(ref, partition)
+    segments = [segment for segment in _segments(ref, partition) if segment.length]
     length = ref.length if isinstance(ref, PartialRef) else ref.object_length
-    if not segment.length:
+    if not segments:
         return []
-    spans = [(0, ref.head_length), (segment.offset, segment.length)]
+    spans = [(0, ref.head_length), *((segment.offset, segment.length) for segment in segments)]
     if isinstance(source, Store):
         starts, lengths = zip(*spans, strict=True)
-        head, body = (memoryview(b) for b in source.get_ranges(ref.key, starts, lengths))
+        head, *bodies = (memoryview(b) for b in source.get_ranges(ref.key, starts, lengths))
     else:
         whole = memoryview(source).cast("B")
         if len(whole) != length:
             raise _damaged(ref.key, f"it has {len(whole)} bytes instead of {length}")
-        head, body = (whole[start : start + size] for start, size in spans)
+        head, *bodies = (whole[start : start + size] for start, size in spans)
     _verify(ref.key, "head", head, ref.head_checksum)
-    _verify(ref.key, f"partition {segment.partition}", body, segment.checksum)
-    stream = pa.py_buffer(b"".join((head[MAGIC_BYTES:], body, END_OF_STREAM)))
+    name = f"partition {segments[0].partition}"
+    for segment, body in zip(segments, bodies, strict=True):
+        _verify(ref.key, name, body, segment.checksum)
+    stream = pa.py_buffer(b"".join((head[MAGIC_BYTES:], *bodies, END_OF_STREAM)))
     try:
         batches = [batch for batch in ipc.open_stream(stream) if batch.num_rows]
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(ref.key, f"partition {segment.partition} does not decode: {error}") from error
-    rows = sum(batch.num_rows for batch in batches)
-    if rows != segment.rows:
-        raise _damaged(ref.key, f"partition {segment.partition} has {rows} rows instead of {segment.rows}")
+        raise _damaged(ref.key, f"{name} does not decode: {error}") from error
+    rows, expected = sum(batch.num_rows for batch in batches), sum(segment.rows for segment in segments)
+    if rows != expected:
+        raise _damaged(ref.key, f"{name} has {rows} rows instead of {expected}")
     return batches
 
 
@@ -490,12 +508,14 @@ def _damaged(key: str, what: str) -> ObjectDamaged:
     return ObjectDamaged(f"the partial {key!r} is damaged: {what}; its task has to run again", key=key)
 
 
-def _segment(ref: PartialRef | SegmentRef, partition: int | None) -> Segment:
+def _segments(ref: PartialRef | SegmentRef, partition: int | None) -> list[Segment]:
     if isinstance(ref, SegmentRef):
-        return ref.segment
-    if partition is None or not 0 <= partition < len(ref.segments):
-        raise PlanError(f"the partial {ref.key!r} has {len(ref.segments)} partitions, and none of number {partition}")
-    return ref.segments[partition]
+        return [ref.segment]
+    found = [segment for segment in ref.segments if segment.partition == partition]
+    if not found:
+        count = len({segment.partition for segment in ref.segments})
+        raise PlanError(f"the partial {ref.key!r} has {count} partitions, and none of number {partition}")
+    return found
 
 
 def _mapped(path: Path) -> memoryview:

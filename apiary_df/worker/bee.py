@@ -29,8 +29,9 @@ from apiary_df.worker.engine import Engine
 FETCH_THREADS = 16
 """Partials that one task fetches at a time: enough to hide a bucket's latency, few enough for its bandwidth."""
 
-LINK_ABOVE_BYTES = 1 << 20
-"""Partials above this are written to a scratch file, which a folder store takes over by linking it."""
+RUN_BYTES = 8 << 20
+RUN_BYTES_A_PARTITION = 1 << 20
+"""In a folder, a partial is written in runs of so many bytes, so that a segment is worth a read of its own."""
 
 _EXHAUSTED_MARKS = ("Resources exhausted", "No space left on device", "memory allocation")
 """How DataFusion's errors begin, or the system's within them, when a bee's memory or disk ran out."""
@@ -156,7 +157,7 @@ def run_attempt(
         bench.scratch,
         memory_bytes=bench.partial_memory_bytes,
         compression=bench.compression,
-        on_disk_above_bytes=LINK_ABOVE_BYTES if bench.store.kind == "folder" else None,
+        run_bytes=max(RUN_BYTES, partitions * RUN_BYTES_A_PARTITION) if bench.store.kind == "folder" else None,
     )
     try:
         _drain(engine, plan, partitions, writer.write, cancelled)

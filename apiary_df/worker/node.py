@@ -344,6 +344,8 @@ class Node:
         engines: dict[tuple[tuple[str, str], ...], Engine],
     ) -> Work:
         task = order.mail.spec
+        if task.stage not in query.schemas:
+            raise ObjectDamaged(f"the manifest of query {order.query_id} has no stage {task.stage}, the task's")
         folder = scratch / "task"
         folder.mkdir(parents=True, exist_ok=True)
         settings = tuple(sorted(query.manifest.settings.items()))
@@ -388,7 +390,10 @@ class Node:
         versions.check(manifest.protocol_version, manifest.datafusion_version, f"the coordinator of query {query_id}")
         known = _Known(manifest=manifest)
         for entry in manifest.stages:
-            known.schemas[entry.stage] = pa.ipc.read_schema(pa.py_buffer(entry.schema))
+            try:
+                known.schemas[entry.stage] = pa.ipc.read_schema(pa.py_buffer(entry.schema))
+            except (pa.ArrowException, OSError) as error:
+                raise ObjectDamaged(f"the manifest {key!r} has no schema of stage {entry.stage}: {error}") from error
         with self._lock:
             self._known[query_id] = known
             while len(self._known) > KNOWN_QUERIES:
