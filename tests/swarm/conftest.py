@@ -1,0 +1,90 @@
+"""A swarm of two node processes on a folder, and TPC-H at a small scale, shared by most tests here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import datafusion
+import pytest
+
+from apiary_df import LocalSwarm, SessionContext, Settings
+from apiary_df.demo.data import generate_tpch, tpch_paths
+from swarm.helpers import FORCED
+
+TPCH_SCALE = 0.01
+TPCH_PARTS = 3
+
+Open = Callable[..., SessionContext]
+
+
+@pytest.fixture(scope="session")
+def tpch_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """TPC-H tables as folders of Parquet files."""
+    folder = tmp_path_factory.mktemp("tpch-swarm")
+    generate_tpch(folder, TPCH_SCALE, TPCH_PARTS)
+    return tpch_paths(folder)
+
+
+@pytest.fixture(scope="session")
+def plain(tpch_files: dict[str, Path]) -> datafusion.SessionContext:
+    """Plain DataFusion with the TPC-H tables; tests read only."""
+    ctx = datafusion.SessionContext()
+    register(ctx, tpch_files)
+    return ctx
+
+
+@pytest.fixture(scope="session")
+def swarm() -> Iterator[LocalSwarm]:
+    """Two node processes of one bee on a folder. Tests leave them as they are."""
+    with LocalSwarm(2) as swarm:
+        yield swarm
+
+
+@pytest.fixture(scope="session")
+def shared(swarm: LocalSwarm, tpch_files: dict[str, Path]) -> Iterator[SessionContext]:
+    """A session on that swarm with the TPC-H tables, which distributes whatever can be; tests read only."""
+    with SessionContext(storage=swarm.storage, **FORCED) as ctx:
+        register(ctx, tpch_files)
+        yield ctx
+
+
+@pytest.fixture
+def joined(swarm: LocalSwarm, tpch_files: dict[str, Path]) -> Iterator[Open]:
+    """Opens sessions of the test's own on the shared swarm."""
+    opened: list[SessionContext] = []
+
+    def open_session(**overrides: object) -> SessionContext:
+        opened.append(SessionContext(storage=swarm.storage, **{**FORCED, **overrides}))
+        register(opened[-1], tpch_files)
+        return opened[-1]
+
+    yield open_session
+    for ctx in opened:
+        ctx.close()
+
+
+@pytest.fixture
+def own_swarm(tpch_files: dict[str, Path]) -> Iterator[Callable[..., tuple[LocalSwarm, SessionContext]]]:
+    """Starts nodes of the test's own, which it may stop and kill, and a session on them."""
+    swarms: list[LocalSwarm] = []
+    sessions: list[SessionContext] = []
+
+    def start(nodes: int, **overrides: object) -> tuple[LocalSwarm, SessionContext]:
+        settings = Settings().with_overrides(**{**FORCED, **overrides})
+        swarms.append(LocalSwarm(nodes, settings=settings))
+        sessions.append(SessionContext(storage=swarms[-1].storage, settings=settings))
+        register(sessions[-1], tpch_files)
+        return swarms[-1], sessions[-1]
+
+    yield start
+    for ctx in sessions:
+        ctx.close()
+    for swarm in swarms:
+        swarm.close()
+
+
+def register(ctx: datafusion.SessionContext, tables: dict[str, Path]) -> None:
+    """Register the TPC-H tables."""
+    for name, path in tables.items():
+        ctx.register_parquet(name, str(path))

@@ -1,0 +1,76 @@
+"""What tests of whole queries check over and over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import datafusion
+import pyarrow as pa
+
+from apiary_df import SessionContext
+from apiary_df.demo import TPCH_ORDER_COLUMNS
+from apiary_df.protocol import keys
+from apiary_df.store import Store, open_store
+from apiary_df.store_options import StoreOptions
+from apiary_df.testing.compare import compare_tables
+
+FORCED: Mapping[str, int] = {"small_bytes": 0, "finish_here_bytes": 0, "min_task_bytes": 0}
+"""Settings under which nothing is too small to be distributed."""
+
+SIGNIFICANT_DIGITS = 10
+"""Digits of floats that must agree: sums are added up in another order."""
+
+LATE_S = 15.0
+"""How long a node may take to notice that a query is over. Most need a heartbeat; a busy machine needs patience."""
+
+
+def wait_until(true: Callable[[], object], what: str, within_s: float = LATE_S) -> None:
+    """Look until something is true; a bounded wait for what another process does in its own time."""
+    give_up_s = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < give_up_s, f"{what}: not so within {within_s:g} s"
+        time.sleep(0.01)
+
+
+def left_over(store: Store) -> list[str]:
+    """Return the keys of whatever queries have left under a storage root."""
+    found = [meta.key for meta in store.list(keys.QUERIES)]
+    nodes = [keys.node_of_heartbeat(meta.key) for meta in store.list(keys.NODES)]
+    return found + [meta.key for node in nodes if node for meta in store.list(keys.inbox_prefix(node))]
+
+
+def check_nothing_left(storage: str, options: StoreOptions | None = None) -> None:
+    """Check that nothing of any query remains; late writes of nodes may take a moment to go."""
+    store = open_store(storage, options)
+    wait_until(lambda: not left_over(store), f"queries gone from {storage} (left: {left_over(store)[:5]})")
+
+
+def check_same(
+    expected: pa.Table, actual: pa.Table, *, ordered: bool = True, order_columns: tuple[str, ...] | None = None
+) -> None:
+    """Check that two answers hold the same rows under the same schema."""
+    assert actual.schema.equals(expected.schema)
+    difference = compare_tables(
+        expected,
+        actual,
+        ordered=ordered,
+        order_columns=order_columns,
+        significant_digits=SIGNIFICANT_DIGITS,
+    )
+    assert difference is None, str(difference)
+
+
+def check_tpch(number: int, sql: str, plain: datafusion.SessionContext, ctx: SessionContext) -> None:
+    """Run a TPC-H query and check its answer against plain DataFusion's."""
+    columns = TPCH_ORDER_COLUMNS[number]
+    expected = plain.sql(sql).to_arrow_table()
+    check_same(expected, ctx.sql(sql).to_arrow_table(), ordered=bool(columns), order_columns=columns or None)
+
+
+def check_was_distributed(ctx: SessionContext) -> None:
+    """Check that the newest query really ran on nodes, in several tasks."""
+    report = ctx.last_query
+    assert report is not None
+    assert report.distributed, report.reason
+    assert report.tasks > 1

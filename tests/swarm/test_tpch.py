@@ -1,0 +1,79 @@
+"""All of TPC-H on real nodes equals plain DataFusion, whatever the storage root is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import datafusion
+import pytest
+
+from apiary_df import SessionContext, Settings, StoreOptions
+from apiary_df.demo import tpch_queries
+from apiary_df.objects import register_object_store_for
+from apiary_df.store import open_store
+from swarm.conftest import Open, register
+from swarm.helpers import FORCED, check_nothing_left, check_tpch, check_was_distributed
+
+QUERIES = tpch_queries()
+ON_S3 = (1, 2, 6, 13, 15, 18, 21)
+"""A gather, deep joins, one stage, an outer join, a shared subquery, a large group by, an anti join."""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", QUERIES)
+def test_folder_swarm_answers_as_plain_datafusion(
+    number: int, shared: SessionContext, plain: datafusion.SessionContext
+) -> None:
+    check_tpch(number, QUERIES[number], plain, shared)
+    check_was_distributed(shared)
+    check_nothing_left(str(shared.storage))
+
+
+@pytest.mark.processes
+def test_default_settings_answer_as_plain_datafusion(joined: Open, plain: datafusion.SessionContext) -> None:
+    with joined(**{name: getattr(Settings(), name) for name in FORCED}) as ctx:
+        for number, sql in QUERIES.items():
+            check_tpch(number, sql, plain, ctx)
+    check_nothing_left(str(ctx.storage))
+
+
+@pytest.fixture(scope="module")
+def in_memory(tpch_files: dict[str, Path]) -> Iterator[SessionContext]:
+    with SessionContext(storage="memory://", nodes=2, **FORCED) as ctx:
+        register(ctx, tpch_files)
+        yield ctx
+
+
+@pytest.mark.parametrize("number", QUERIES)
+def test_nodes_in_memory_answer_as_plain_datafusion(
+    number: int, in_memory: SessionContext, plain: datafusion.SessionContext
+) -> None:
+    check_tpch(number, QUERIES[number], plain, in_memory)
+    check_was_distributed(in_memory)
+    check_nothing_left("memory://")
+
+
+@pytest.fixture(scope="module")
+def on_s3(tpch_files: dict[str, Path], s3_endpoint: StoreOptions, s3_bucket: str) -> Iterator[SessionContext]:
+    """Cells and root in one bucket, reached by explicit options; the environment knows nothing of it."""
+    store = open_store(f"s3://{s3_bucket}/tpch-swarm", s3_endpoint)
+    for name, folder in tpch_files.items():
+        for part in sorted(folder.glob("*.parquet")):
+            store.put(f"cells/{name}/{part.name}", part)
+    with SessionContext(storage=f"{store.url}/root", nodes=2, storage_options=s3_endpoint, **FORCED) as ctx:
+        register_object_store_for(ctx, f"s3://{s3_bucket}/", s3_endpoint)
+        for name in tpch_files:
+            ctx.register_parquet(name, f"{store.url}/cells/{name}/")
+        yield ctx
+
+
+@pytest.mark.processes
+@pytest.mark.s3
+@pytest.mark.parametrize("number", ON_S3)
+def test_bucket_swarm_answers_as_plain_datafusion(
+    number: int, on_s3: SessionContext, s3_endpoint: StoreOptions, plain: datafusion.SessionContext
+) -> None:
+    check_tpch(number, QUERIES[number], plain, on_s3)
+    check_was_distributed(on_s3)
+    check_nothing_left(str(on_s3.storage), s3_endpoint)
