@@ -15,7 +15,7 @@ from apiary_df.planning import RunsHere, RunsOnSwarm
 from apiary_df.tasks import TaskOptions
 from plan.checks import check_rows, check_sample
 from plan.local_swarm import LocalSwarm, node
-from plan.sample_queries import SAMPLES, Sample
+from plan.sample_queries import SAMPLES, STAYS_HERE, Sample
 
 KIB = 1024
 
@@ -50,13 +50,6 @@ SHAPES = {
 }
 TPCH_SHAPES = {**SHAPES, "small-inside": Shape(partitions=3, small_bytes=200 * KIB, bees=1, cell_bytes=1 << 30)}
 SAMPLE_SHAPES = {**SHAPES, "small-inside": Shape(partitions=3, small_bytes=10_000, bees=1, cell_bytes=1)}
-
-STAYS_HERE = {
-    "limit_zero": "nothing to distribute",
-    "recursive": "cannot encode the plan",
-    "series": "order-preserving shuffle",
-}
-"""Queries of which no part is ever distributed, and a piece of the reason."""
 
 
 @pytest.mark.parametrize("shape", TPCH_SHAPES)
