@@ -49,6 +49,7 @@ from apiary_df.store import open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.swarm import LocalSwarm
 from apiary_df.tables import install
+from apiary_df.tables.damage import damaged_file
 from apiary_df.tasks import TaskOptions, cell_target_bytes, plan_stage
 from apiary_df.view import SwarmView
 from apiary_df.worker.bee import execution_error
@@ -316,12 +317,22 @@ class _SessionSwarm:
             return _Decision(RunsHere(reason=""), _why_no_node(self._view.nodes()))
         bees = sum(node.bees_total for node in workers)
         options = RewriteOptions(partitions=max(MIN_PARTITIONS, bees), small_bytes=self.settings.small_bytes)
-        plan = self._planner.plan(df.logical_plan(), options)
+        plan = self._plan(df, options)
         if isinstance(plan, RunsHere):
             return _Decision(plan, plan.reason)
         cells = self._cells(plan.graph, nodes)
         placed = plan_query(cells, [*nodes, self._self_info()], self._view.node_id)
         return _Decision(plan, placed.reason, () if isinstance(placed, Local) else nodes)
+
+    def _plan(self, df: datafusion.DataFrame, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
+        logical = df.logical_plan()
+        try:
+            return self._planner.plan(logical, options)
+        except SqlError as error:
+            # DataFusion reads footers while it plans, and says of a damaged one everything but its name.
+            session = self._session()
+            damaged = None if session is None else damaged_file(session, logical, self._options)
+            raise (damaged or error) from error.__cause__
 
     def _cells(self, graph: StageGraph, nodes: Sequence[NodeInfo]) -> list[CellInfo]:
         """Return every cell that a query scans, once: they decide whether it is worth distributing."""

@@ -1,0 +1,179 @@
+"""The swarm as one session sees it: its own work counted by what it knows, that of others by their heartbeats."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import datafusion
+import pytest
+
+from apiary_df.config import Settings
+from apiary_df.errors import StorageUnreachable
+from apiary_df.model import NodeInfo
+from apiary_df.protocol import keys
+from apiary_df.protocol.messages import Heartbeat, encode
+from apiary_df.protocol.versions import PROTOCOL_VERSION
+from apiary_df.store import Store, open_store
+from apiary_df.view import SwarmView
+
+OWN, OTHER = "q-own", "q-other"
+
+
+@pytest.fixture
+def store() -> Store:
+    return open_store(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def view(store: Store) -> SwarmView:
+    """A view that reads heartbeats only when it is told to."""
+    view = SwarmView(store, "session-1", Settings(heartbeat_s=100.0, suspect_after_s=300.0, dead_after_s=900.0))
+    view.query_started(OWN)
+    return view
+
+
+def beat(store: Store, node_id: str = "n1", **changes: Any) -> None:
+    facts: dict[str, Any] = {
+        "node_id": node_id,
+        "seq": 1,
+        "protocol_version": PROTOCOL_VERSION,
+        "datafusion_version": datafusion.__version__,
+        "apiary_version": "1",
+        "hostname": "h",
+        "pid": 1,
+        "cores": 4,
+        "memory_bytes": 4_000,
+        "memory_per_bee": 1_000,
+        "target_cell_size": 100,
+        "bees_total": 4,
+        "bees_busy": 0,
+        "cached_cells": {},
+        "inbox_next": 0,
+        "leaving": False,
+        "allow_udfs": False,
+        "queries": (),
+        "started_at": "",
+        **changes,
+    }
+    store.put(keys.heartbeat(node_id), encode(Heartbeat(**facts)))
+
+
+def seen(view: SwarmView) -> NodeInfo:
+    view.refresh()
+    (info,) = view.node_infos()
+    assert info.bees_busy + info.idle_bees == info.bees_total
+    return info
+
+
+def test_idle_node_is_idle(store: Store, view: SwarmView) -> None:
+    beat(store)
+    assert (seen(view).bees_busy, seen(view).idle_bees) == (0, 4)
+
+
+def test_bees_that_work_for_others_are_busy(store: Store, view: SwarmView) -> None:
+    beat(store, bees_busy=3, queries=(OTHER,))
+    assert seen(view).bees_busy == 3
+
+
+def test_work_that_was_sent_counts_before_any_heartbeat_tells_of_it(store: Store, view: SwarmView) -> None:
+    beat(store)
+    view.mail_sent("n1", 0, 2)
+    assert seen(view).bees_busy == 2
+
+
+def test_own_work_that_has_ended_counts_no_more_though_the_heartbeat_still_says_so(
+    store: Store, view: SwarmView
+) -> None:
+    beat(store, bees_busy=2, queries=(OWN,))
+    view.mail_sent("n1", 0, 2)
+    view.task_ended("n1")
+    assert seen(view).bees_busy == 1
+    view.task_ended("n1")
+    assert seen(view).bees_busy == 0
+
+
+def test_with_the_work_of_others_among_it_the_higher_count_holds(store: Store, view: SwarmView) -> None:
+    beat(store, bees_busy=3, queries=(OTHER, OWN))
+    view.mail_sent("n1", 0, 1)
+    assert seen(view).bees_busy == 3
+    view.mail_sent("n1", 1, 3)
+    assert seen(view).bees_busy == 4
+
+
+def test_no_node_has_more_busy_bees_than_bees(store: Store, view: SwarmView) -> None:
+    beat(store)
+    view.mail_sent("n1", 0, 100)
+    assert (seen(view).bees_busy, seen(view).idle_bees) == (4, 0)
+
+
+def test_news_of_a_task_that_was_never_sent_is_no_credit(store: Store, view: SwarmView) -> None:
+    beat(store)
+    view.task_ended("n1")
+    view.mail_sent("n1", 0, 1)
+    assert seen(view).bees_busy == 1
+
+
+def test_work_counts_for_the_node_that_has_it(store: Store, view: SwarmView) -> None:
+    beat(store, "n1")
+    beat(store, "n2")
+    view.mail_sent("n2", 0, 3)
+    view.refresh()
+    assert {info.node_id: info.bees_busy for info in view.node_infos()} == {"n1": 0, "n2": 3}
+
+
+def test_next_mail_is_the_number_that_the_node_reads_next(store: Store, view: SwarmView) -> None:
+    beat(store, inbox_next=7)
+    view.refresh()
+    assert view.next_mail("n1") == 7
+
+
+def test_next_mail_follows_the_mail_that_was_sent(store: Store, view: SwarmView) -> None:
+    beat(store, inbox_next=7)
+    view.refresh()
+    view.mail_sent("n1", 9, 1)
+    assert view.next_mail("n1") == 10
+
+
+def test_next_mail_follows_the_node_when_others_have_written_to_it(store: Store, view: SwarmView) -> None:
+    beat(store, inbox_next=7)
+    view.mail_sent("n1", 9, 1)
+    beat(store, seq=2, inbox_next=20)
+    view.refresh()
+    assert view.next_mail("n1") == 20
+
+
+def test_next_mail_to_a_node_that_was_never_seen_is_the_first(view: SwarmView) -> None:
+    assert view.next_mail("n9") == 0
+
+
+@pytest.mark.parametrize("changes", [{"leaving": True}, {"datafusion_version": "54.0.0"}, {"protocol_version": 99}])
+def test_node_that_is_not_fit_for_work_is_seen_and_not_planned_with(
+    store: Store, view: SwarmView, changes: dict[str, Any]
+) -> None:
+    beat(store, **changes)
+    assert [seen.info.node_id for seen in view.refresh()] == ["n1"]
+    assert view.node_infos() == ()
+    assert not view.is_dead("n1")
+
+
+def test_node_that_said_goodbye_is_dead(store: Store, view: SwarmView) -> None:
+    beat(store)
+    view.refresh()
+    assert not view.is_dead("n1")
+    store.delete([keys.heartbeat("n1")])
+    view.refresh()
+    assert view.is_dead("n1")
+
+
+def test_heartbeats_are_not_read_again_before_one_is_due(store: Store, view: SwarmView) -> None:
+    assert view.nodes() == ()
+    beat(store)
+    assert not view.refresh_if_due()
+    assert view.nodes() == ()
+
+
+def test_root_that_cannot_be_written_is_told(tmp_path: Any) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageUnreachable, match="cannot be used"):
+        SwarmView(open_store(str(tmp_path / "file" / "below")), "session-1", Settings())
