@@ -518,3 +518,22 @@ class TestSecrets:
             said = (str(caught.value) + repr(caught.value.details) + repr(ctx.storage)).encode()
         for text in [*commands, *files, said]:
             assert not [secret for secret in SECRETS if secret.encode() in text]
+
+    @pytest.mark.s3
+    @pytest.mark.processes
+    def test_they_are_in_no_object_of_the_bucket(self, s3_url: str, s3_endpoint: StoreOptions, folder: Path) -> None:
+        store = open_store(s3_url, s3_endpoint)
+        for file in folder.iterdir():
+            store.put(f"t/{file.name}", file.read_bytes())
+        with SessionContext(
+            storage=f"{s3_url}/swarm", nodes=1, storage_options=s3_endpoint, keep=True, **FORCED
+        ) as ctx:
+            register(ctx, "t", CellTable.from_prefix(f"{s3_url}/t", options=s3_endpoint))
+            assert ctx.sql(BY_GROUP).to_arrow_table().num_rows == 5
+            assert ctx.last_query is not None
+            assert ctx.last_query.distributed
+            data = {meta.key: store.get(meta.key) for meta in store.list("swarm")}
+        assert any(key.endswith("manifest.json") for key in data)
+        hidden = [secret.encode() for secret in s3_endpoint.secrets()]
+        assert hidden
+        assert [key for key, text in data.items() if any(secret in text for secret in hidden)] == []
