@@ -176,10 +176,19 @@ class _StagePlanner:
         cells = scan_cells(leaf, self._row_group_starts, target_bytes)
         assigned = leafcutter_split_assignments(assign_cells_to_nodes(cells, self._workers), self._workers)
         base = self.whole_task(variant)
-        specs: list[TaskSpec] = []
-        for node in self._workers:
-            for wave in waves(assigned.get(node.node_id, ()), node):
-                specs.extend(self._cell_task(base, index, leaf, share, node) for share in wave if share)
+        shares = [
+            (node, share)
+            for node in self._workers
+            for wave in waves(assigned.get(node.node_id, ()), node)
+            for share in wave
+            if share
+        ]
+        if not any(cell.storage_key in node.cached_cells for node, share in shares for cell in share):
+            dealt = contiguous_shares([share for _, share in shares])
+            redealt = [(node, share) for (node, _), share in zip(shares, dealt, strict=True) if share]
+            if all(_fits(share, node) for node, share in redealt):
+                shares = redealt
+        specs = [self._cell_task(base, index, leaf, share, node) for node, share in shares]
         # A scan of no files still has a task: an aggregate without groups gives a row over nothing.
         return specs or [self._placed(base, "the scan has no cells")]
 
@@ -222,6 +231,39 @@ class _StagePlanner:
             label = f"partition {group[0]}" if len(group) == 1 else f"partitions {group[0]}..{group[-1]}"
             specs.append(self._placed(spec, f"{label} of {variant.partitions}, least loaded"))
         return specs
+
+
+def _fits(share: Sequence[CellInfo], node: NodeInfo) -> bool:
+    """Whether a share is within a bee's budget; a single cell always is."""
+    return len(share) == 1 or sum(cell.bytes for cell in share) <= node.memory_per_bee
+
+
+def contiguous_shares(shares: Sequence[Sequence[CellInfo]]) -> list[tuple[CellInfo, ...]]:
+    """Deal the same cells out again, in storage order, so that each share is one stretch of about its old size.
+
+    A task opens a file, and reads its footer, once for every stretch of it; the planner looks at sizes only. Where
+    nothing is cached, which of the cells a share has does not matter otherwise.
+
+    Args:
+        shares: Cells by share.
+
+    Returns:
+        As many shares, each within one cell of its old size; the cells are the same in all.
+    """
+    cells = sorted((cell for share in shares for cell in share), key=lambda cell: cell.sort_key)
+    dealt: list[tuple[CellInfo, ...]] = []
+    start, due_bytes, given_bytes = 0, 0, 0
+    for number, share in enumerate(shares):
+        due_bytes += sum(cell.bytes for cell in share)
+        end = start
+        last = number == len(shares) - 1
+        # A cell goes to the share in which more than half of it lies.
+        while end < len(cells) and (last or given_bytes + cells[end].bytes / 2 <= due_bytes):
+            given_bytes += cells[end].bytes
+            end += 1
+        dealt.append(tuple(cells[start:end]))
+        start = end
+    return dealt
 
 
 def _grouped(sizes_bytes: Sequence[int], min_task_bytes: int) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -11,10 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apiary_df.errors import NoAliveNodes
-from apiary_df.model import NodeInfo, NodeState, PartialRef, ScanFile, Segment, TaskSpec
+from apiary_df.model import CellInfo, NodeInfo, NodeState, PartialRef, ScanFile, Segment, TaskSpec
 from apiary_df.plan.stages import ExchangeLeaf, Leaf, ScanLeaf, Stage, Variant
 from apiary_df.plan.tree import PlanNode
-from apiary_df.tasks import MIN_CELL_BYTES, TaskOptions, cell_target_bytes, plan_root, plan_stage
+from apiary_df.tasks import (
+    MIN_CELL_BYTES,
+    TaskOptions,
+    cell_target_bytes,
+    contiguous_shares,
+    plan_root,
+    plan_stage,
+)
 
 GIB = 1 << 30
 FINE = TaskOptions(min_cell_bytes=1)
@@ -321,3 +329,23 @@ def test_the_same_swarm_in_another_order_gives_the_same_tasks(
     shuffled = data.draw(st.permutations(nodes))
     planned = [plan_stage(stage([scan(*sizes)], CELLS), seen, {}, {}, FINE) for seen in (nodes, shuffled)]
     assert planned[0] == planned[1]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 100), min_size=1, max_size=30),
+    cuts=st.lists(st.integers(0, 30), max_size=4),
+    seed=st.randoms(use_true_random=False),
+)
+def test_contiguous_shares_hold_the_same_cells_each_near_its_old_size(
+    sizes: list[int], cuts: list[int], seed: random.Random
+) -> None:
+    cells = [CellInfo(storage_key=f"c{i:03}", bytes=size) for i, size in enumerate(sizes)]
+    seed.shuffle(cells)
+    edges = [0, *sorted(min(cut, len(cells)) for cut in cuts), len(cells)]
+    shares = [cells[start:end] for start, end in pairwise(edges)]
+
+    dealt = contiguous_shares(shares)
+
+    assert [cell for share in dealt for cell in share] == sorted(cells, key=lambda cell: cell.sort_key)
+    for old, new in zip(shares, dealt, strict=True):
+        assert abs(sum(c.bytes for c in old) - sum(c.bytes for c in new)) <= max(sizes)
