@@ -41,6 +41,9 @@ class ResultStream(Protocol):
     def __next__(self) -> pa.RecordBatch:
         """Return the next batch."""
 
+    def cancel(self) -> None:
+        """Ask the query to end, from any thread; whoever reads gets QueryCancelled."""
+
     def close(self) -> None:
         """End the query; what it left in storage goes away."""
 
@@ -223,13 +226,22 @@ class RecordBatchStream(datafusion.RecordBatchStream):
         import asyncio
 
         # A StopIteration cannot cross a future, so the end of the stream travels as None.
-        batch = await asyncio.to_thread(next, self._result, None)
+        try:
+            batch = await asyncio.to_thread(next, self._result, None)
+        except asyncio.CancelledError:
+            # The thread goes on by itself, so it must be told that nobody waits for it any more.
+            self._result.cancel()
+            raise
         if batch is None:
             raise StopAsyncIteration
         return datafusion.RecordBatch(_Batch(batch))
 
+    def cancel(self) -> None:
+        """Ask the query to end, from any thread; whoever reads gets QueryCancelled."""
+        self._result.cancel()
+
     def close(self) -> None:
-        """End the query, if it still runs."""
+        """End the query, if it still runs. For any thread; returns when nothing of the query is left in storage."""
         self._result.close()
 
 

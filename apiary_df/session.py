@@ -7,6 +7,7 @@ What belongs here: what users import, and the decision where a query runs. How a
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import re
 import secrets
@@ -32,7 +33,7 @@ from apiary_df.dataframe import (
     methods_giving_frames,
     ours,
 )
-from apiary_df.errors import ApiaryError, ConfigError, SqlError
+from apiary_df.errors import ApiaryError, ConfigError, QueryCancelled, SqlError
 from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
 from apiary_df.footers import FooterCache
 from apiary_df.machine import load_settings
@@ -289,15 +290,15 @@ class _SessionSwarm:
             return self._here(df, decision.reason)
         return self._on_swarm(df, decision.plan, decision.reason)
 
-    def _here(self, df: datafusion.DataFrame, reason: str) -> _LocalRun:
-        return _LocalRun(df, self._sql_of(df), reason, self._ended)
+    def _here(self, df: datafusion.DataFrame, reason: str) -> _Run:
+        return _local_run(df, self._sql_of(df), reason, self._ended)
 
-    def _on_swarm(self, df: datafusion.DataFrame, plan: RunsOnSwarm, reason: str) -> _SwarmRun:
+    def _on_swarm(self, df: datafusion.DataFrame, plan: RunsOnSwarm, reason: str) -> _Run:
         assert self._view is not None
         query = Query(sql=self._sql_of(df), graph=plan.graph, settings=plan.settings, schema=df.schema(), reason=reason)
         progress = QueryProgress(self.settings)
         run = QueryRun(query, self._view, self.settings, self._footers, progress)
-        return _SwarmRun(run, progress, self._ended)
+        return _swarm_run(run, progress, self._ended)
 
     def _ended(self, report: QueryReport) -> None:
         self.last_query = report
@@ -433,50 +434,78 @@ class _Rows:
     def __next__(self) -> pa.RecordBatch:
         return next(self._batches)
 
+    def cancel(self) -> None:
+        """Do nothing: there is nothing under way."""
+
     def close(self) -> None:
         """Forget the rest."""
         self._batches = iter(())
 
 
-class _LocalRun:
-    """A query that datafusion runs in this process."""
+class _Run:
+    """A query under way, for one reader at a time; others may cancel or close it.
+
+    It holds nothing that refers back to it: a stream that is dropped half-read ends its query there and then.
+
+    Args:
+        schema: Schema of the result.
+        batches: The result; what must happen at the end is in its ``finally``.
+        cancel: Asks ``batches`` to end; called from any thread.
+    """
 
     def __init__(
-        self, df: datafusion.DataFrame, sql: str | None, reason: str, ended: Callable[[QueryReport], None]
+        self, schema: pa.Schema, batches: Generator[pa.RecordBatch, None, None], cancel: Callable[[], None]
     ) -> None:
-        self.schema: pa.Schema = df.schema()
-        self._sql = sql
-        self._reason = reason
-        self._ended = ended
-        self._batches = self._run(df)
+        self.schema = schema
+        self._batches = batches
+        self._cancel = cancel
+        self._stepping = threading.RLock()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self
 
     def __next__(self) -> pa.RecordBatch:
-        return next(self._batches)
+        with self._stepping:
+            return next(self._batches)
+
+    def cancel(self) -> None:
+        """Ask the query to end, from any thread; whoever reads gets QueryCancelled."""
+        self._cancel()
 
     def close(self) -> None:
-        """Stop the query."""
-        self._batches.close()
+        """End the query, if it still runs, and remove what it left in storage. For any thread."""
+        self._cancel()
+        with self._stepping:
+            # A signal handler may interrupt this very thread in its step; the step ends by itself, it was cancelled.
+            if inspect.getgeneratorstate(self._batches) != inspect.GEN_RUNNING:
+                self._batches.close()
 
-    def _run(self, df: datafusion.DataFrame) -> Generator[pa.RecordBatch, None, None]:
+
+def _local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Callable[[QueryReport], None]) -> _Run:
+    """Return a run of a query by datafusion in this process."""
+    cancelled = threading.Event()
+
+    def batches() -> Generator[pa.RecordBatch, None, None]:
         started_s = time.monotonic()
         rows = 0
         try:
             for batch in datafusion.RecordBatchStream(df.df.execute_stream()):
+                if cancelled.is_set():
+                    raise QueryCancelled("the query, which ran in this process, was cancelled")
                 arrow = batch.to_pyarrow()
                 rows += arrow.num_rows
                 yield arrow
+        except ApiaryError:
+            raise
         except Exception as error:
             raise execution_error(error) from error
         finally:
-            self._ended(
+            ended(
                 QueryReport(
                     query_id="",
-                    sql=self._sql,
+                    sql=sql,
                     distributed=False,
-                    reason=self._reason,
+                    reason=reason,
                     stages=0,
                     tasks=0,
                     rows=rows,
@@ -485,42 +514,24 @@ class _LocalRun:
                 )
             )
 
+    return _Run(df.schema(), batches(), cancelled.set)
 
-class _SwarmRun:
-    """A query on the swarm, with its progress display and its report."""
 
-    def __init__(self, run: QueryRun, progress: QueryProgress, ended: Callable[[QueryReport], None]) -> None:
-        self.schema: pa.Schema = run.schema
-        self.query_id = run.query_id
-        self._run = run
-        self._batches = self._watched(progress, ended)
+def _swarm_run(run: QueryRun, progress: QueryProgress, ended: Callable[[QueryReport], None]) -> _Run:
+    """Return a run of a query on the swarm, with its progress display and its report."""
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        return self
-
-    def __next__(self) -> pa.RecordBatch:
-        return next(self._batches)
-
-    def cancel(self) -> None:
-        """Ask the query to end, from any thread."""
-        self._run.cancel()
-
-    def close(self) -> None:
-        """End the query, if it still runs, and remove what it left in storage."""
-        self._batches.close()
-
-    def _watched(
-        self, progress: QueryProgress, ended: Callable[[QueryReport], None]
-    ) -> Generator[pa.RecordBatch, None, None]:
+    def batches() -> Generator[pa.RecordBatch, None, None]:
         try:
             with progress:
-                for batch in self._run:
+                for batch in run:
                     # Rows are on their way to the user: the terminal is theirs.
                     progress.close()
                     yield batch
         finally:
-            self._run.close()
-            ended(self._run.report())
+            run.close()
+            ended(run.report())
+
+    return _Run(run.schema, batches(), run.cancel)
 
 
 def _abbreviated(sql: str, most: int = 200) -> str:
