@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import datafusion
 import pytest
@@ -54,7 +55,7 @@ def joined(swarm: LocalSwarm, tpch_files: dict[str, Path]) -> Iterator[Open]:
     """Opens sessions of the test's own on the shared swarm."""
     opened: list[SessionContext] = []
 
-    def open_session(**overrides: object) -> SessionContext:
+    def open_session(**overrides: Any) -> SessionContext:
         opened.append(SessionContext(storage=swarm.storage, **{**FORCED, **overrides}))
         register(opened[-1], tpch_files)
         return opened[-1]
@@ -70,7 +71,7 @@ def own_swarm(tpch_files: dict[str, Path]) -> Iterator[Callable[..., tuple[Local
     swarms: list[LocalSwarm] = []
     sessions: list[SessionContext] = []
 
-    def start(nodes: int, **overrides: object) -> tuple[LocalSwarm, SessionContext]:
+    def start(nodes: int, **overrides: Any) -> tuple[LocalSwarm, SessionContext]:
         settings = Settings().with_overrides(**{**FORCED, **overrides})
         swarms.append(LocalSwarm(nodes, settings=settings))
         sessions.append(SessionContext(storage=swarms[-1].storage, settings=settings))

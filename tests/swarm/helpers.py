@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import datafusion
 import pyarrow as pa
@@ -15,7 +16,7 @@ from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.testing.compare import compare_tables
 
-FORCED: Mapping[str, int] = {"small_bytes": 0, "finish_here_bytes": 0, "min_task_bytes": 0}
+FORCED: Mapping[str, Any] = {"small_bytes": 0, "finish_here_bytes": 0, "min_task_bytes": 0}
 """Settings under which nothing is too small to be distributed."""
 
 SIGNIFICANT_DIGITS = 10
