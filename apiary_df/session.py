@@ -38,6 +38,7 @@ from apiary_df.explain import Explanation, is_explain, logical_of_explain, rende
 from apiary_df.footers import FooterCache
 from apiary_df.machine import load_settings
 from apiary_df.model import CellInfo, NodeInfo, NodeState, TaskSpec
+from apiary_df.objects import register_object_store_for
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import scan_cells
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
@@ -59,6 +60,10 @@ logger = logging.getLogger("apiary_df")
 
 _QUERY_WORDS = frozenset({"select", "with", "values", "explain", "describe", "desc", "show", "table", "from", "("})
 """First words of statements that leave the session's settings as they are."""
+
+_BUCKET_URL = re.compile(r"(?:s3|gs|az)://")
+_LOCATION = re.compile(r"\blocation\s+'((?:s3|gs|az)://[^']+)'", re.IGNORECASE)
+"""Where a ``CREATE EXTERNAL TABLE`` statement says that its files are."""
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(\(|\w+)", re.DOTALL)
 
@@ -179,6 +184,8 @@ class SessionContext(datafusion.SessionContext):
         Raises:
             SqlError: If it does not parse or bind; the message says where.
         """
+        for url in _LOCATION.findall(query):
+            register_object_store_for(self, url, self._swarm.store_options)
         try:
             with self._cells_factory.statement(query):
                 frame = super().sql(query, options, param_values, **named_params)
@@ -220,7 +227,7 @@ class _SessionSwarm:
             settings.with_overrides(**overrides) if settings is not None else load_settings(None, None, **overrides)
         )
         self._session = weakref.ref(session)
-        self._options = options
+        self.store_options = options
         self._object_stores: list[tuple[str, Any, str | None]] = []
         self._sql: weakref.WeakKeyDictionary[DataFrame, str] = weakref.WeakKeyDictionary()
         self._footers = FooterCache()
@@ -332,14 +339,14 @@ class _SessionSwarm:
         except SqlError as error:
             # DataFusion reads footers while it plans, and says of a damaged one everything but its name.
             session = self._session()
-            damaged = None if session is None else damaged_file(session, logical, self._options)
+            damaged = None if session is None else damaged_file(session, logical, self.store_options)
             raise (damaged or error) from error.__cause__
 
     def _cells(self, graph: StageGraph, nodes: Sequence[NodeInfo]) -> list[CellInfo]:
         """Return every cell that a query scans, once: they decide whether it is worth distributing."""
         cells: dict[CellInfo, None] = {}
         for stage in graph.stages:
-            starts = row_group_starts(stage, nodes, self._footers, self._options)
+            starts = row_group_starts(stage, nodes, self._footers, self.store_options)
             for leaf in stage.leaves:
                 if isinstance(leaf, ScanLeaf):
                     target_bytes = cell_target_bytes(sum(file.size_bytes for file in leaf.files), nodes)
@@ -408,7 +415,7 @@ class _SessionSwarm:
         return render(explanation, self._planner.display, functools.partial(self._plan_tasks, decision.nodes))
 
     def _plan_tasks(self, nodes: tuple[NodeInfo, ...], stage: Stage) -> tuple[TaskSpec, ...]:
-        starts = row_group_starts(stage, nodes, self._footers, self._options)
+        starts = row_group_starts(stage, nodes, self._footers, self.store_options)
         return plan_stage(stage, nodes, {}, starts, TaskOptions(min_task_bytes=self.settings.min_task_bytes))
 
 
@@ -542,17 +549,42 @@ def _abbreviated(sql: str, most: int = 200) -> str:
 def _keep_swarm(method: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a method that returns another handle on the same session, so that the handle keeps the swarm."""
 
+    @functools.wraps(method)
     def wrapper(self: SessionContext, *args: Any, **kwargs: Any) -> Any:
         handle = method(self, *args, **kwargs)
+        if not isinstance(handle, SessionContext):
+            # Some of datafusion's methods make a session of their own class, whatever they are called on.
+            handle, internal = type(self).__new__(type(self)), handle.ctx
+            handle.ctx = internal
         handle._swarm = self._swarm
+        handle._cells_factory = self._cells_factory
         return handle
 
-    wrapper.__name__, wrapper.__doc__ = method.__name__, method.__doc__
+    return wrapper
+
+
+def _reaching(method: Callable[..., Any], position: int) -> Callable[..., Any]:
+    """Wrap a method that takes a path, so that a bucket's URL is reached by the session's own storage options."""
+
+    @functools.wraps(method)
+    def wrapper(self: SessionContext, *args: Any, **kwargs: Any) -> Any:
+        given = kwargs.get("path", args[position] if len(args) > position else None)
+        for path in given if isinstance(given, (list, tuple)) else [given]:
+            if _BUCKET_URL.match(str(path)):
+                register_object_store_for(self, str(path), self._swarm.store_options)
+        return method(self, *args, **kwargs)
+
     return wrapper
 
 
 for _name, _method in methods_giving_frames(datafusion.SessionContext, SessionContext):
     setattr(SessionContext, _name, giving_ours(_method, lambda self: self._swarm))
+for _format in ("parquet", "csv", "json", "avro", "arrow"):
+    for _name, _position in ((f"register_{_format}", 1), (f"read_{_format}", 0)):
+        setattr(SessionContext, _name, _reaching(getattr(SessionContext, _name), _position))
+SessionContext.register_listing_table = _reaching(  # type: ignore[method-assign]
+    SessionContext.register_listing_table, 1
+)
 for _name in (
     "enable_url_table",
     "with_extensions",
