@@ -24,7 +24,7 @@ import pyarrow as pa
 from datafusion import RuntimeEnvBuilder, SessionConfig
 
 from apiary_df.config import Settings
-from apiary_df.coordinator import Query, QueryRun, row_group_starts
+from apiary_df.coordinator import Query, QueryRun, conform, row_group_starts
 from apiary_df.dataframe import (
     PHASES,
     DataFrame,
@@ -501,7 +501,8 @@ def _local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Ca
                     raise QueryCancelled("the query, which ran in this process, was cancelled")
                 arrow = batch.to_pyarrow()
                 rows += arrow.num_rows
-                yield arrow
+                # The plan knows more of NULLs than the query says, and says it only where there is a batch.
+                yield conform(arrow, self.schema)
         except ApiaryError:
             raise
         except Exception as error:
