@@ -491,6 +491,7 @@ class _Run:
 def _local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Callable[[QueryReport], None]) -> _Run:
     """Return a run of a query by datafusion in this process."""
     cancelled = threading.Event()
+    schema: pa.Schema = df.schema()
 
     def batches() -> Generator[pa.RecordBatch, None, None]:
         started_s = time.monotonic()
@@ -502,7 +503,7 @@ def _local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Ca
                 arrow = batch.to_pyarrow()
                 rows += arrow.num_rows
                 # The plan knows more of NULLs than the query says, and says it only where there is a batch.
-                yield conform(arrow, self.schema)
+                yield conform(arrow, schema)
         except ApiaryError:
             raise
         except Exception as error:
@@ -522,7 +523,7 @@ def _local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Ca
                 )
             )
 
-    return _Run(df.schema(), batches(), cancelled.set)
+    return _Run(schema, batches(), cancelled.set)
 
 
 def _swarm_run(run: QueryRun, progress: QueryProgress, ended: Callable[[QueryReport], None]) -> _Run:
