@@ -38,7 +38,7 @@ def plain(tpch_files: dict[str, Path]) -> datafusion.SessionContext:
 @pytest.fixture(scope="session")
 def swarm() -> Iterator[LocalSwarm]:
     """Two node processes of one bee on a folder. Tests leave them as they are."""
-    with LocalSwarm(2) as swarm:
+    with LocalSwarm(2, settings=Settings(heartbeat_s=0.2)) as swarm:
         yield swarm
 
 

@@ -10,10 +10,9 @@ import pytest
 
 from apiary_df import SessionContext, Settings, StoreOptions
 from apiary_df.demo import tpch_queries
-from apiary_df.objects import register_object_store_for
 from apiary_df.store import open_store
 from swarm.conftest import Open, register
-from swarm.helpers import FORCED, check_nothing_left, check_tpch, check_was_distributed
+from swarm.helpers import FORCED, check_nothing_left, check_tpch, check_was_distributed, wait_until_idle
 
 QUERIES = tpch_queries()
 ON_S3 = (1, 2, 6, 13, 15, 18, 21)
@@ -25,8 +24,9 @@ ON_S3 = (1, 2, 6, 13, 15, 18, 21)
 def test_folder_swarm_answers_as_plain_datafusion(
     number: int, shared: SessionContext, plain: datafusion.SessionContext
 ) -> None:
+    wait_until_idle(shared)
     check_tpch(number, QUERIES[number], plain, shared)
-    check_was_distributed(shared)
+    check_was_distributed(shared, tasks=2)
     check_nothing_left(str(shared.storage))
 
 
@@ -49,8 +49,9 @@ def in_memory(tpch_files: dict[str, Path]) -> Iterator[SessionContext]:
 def test_nodes_in_memory_answer_as_plain_datafusion(
     number: int, in_memory: SessionContext, plain: datafusion.SessionContext
 ) -> None:
+    wait_until_idle(in_memory)
     check_tpch(number, QUERIES[number], plain, in_memory)
-    check_was_distributed(in_memory)
+    check_was_distributed(in_memory, tasks=2)
     check_nothing_left("memory://")
 
 
@@ -62,7 +63,6 @@ def on_s3(tpch_files: dict[str, Path], s3_endpoint: StoreOptions, s3_bucket: str
         for part in sorted(folder.glob("*.parquet")):
             store.put(f"cells/{name}/{part.name}", part)
     with SessionContext(storage=f"{store.url}/root", nodes=2, storage_options=s3_endpoint, **FORCED) as ctx:
-        register_object_store_for(ctx, f"s3://{s3_bucket}/", s3_endpoint)
         for name in tpch_files:
             ctx.register_parquet(name, f"{store.url}/cells/{name}/")
         yield ctx
@@ -74,6 +74,7 @@ def on_s3(tpch_files: dict[str, Path], s3_endpoint: StoreOptions, s3_bucket: str
 def test_bucket_swarm_answers_as_plain_datafusion(
     number: int, on_s3: SessionContext, s3_endpoint: StoreOptions, plain: datafusion.SessionContext
 ) -> None:
+    wait_until_idle(on_s3)
     check_tpch(number, QUERIES[number], plain, on_s3)
-    check_was_distributed(on_s3)
+    check_was_distributed(on_s3, tasks=2)
     check_nothing_left(str(on_s3.storage), s3_endpoint)
