@@ -27,6 +27,8 @@ class QueryProgress:
 
     def __init__(self, settings: Settings) -> None:
         shown = sys.stderr.isatty() if settings.progress is None else settings.progress
+        # Asked for by name, it is shown even where rich sees no terminal (a pipe that somebody displays).
+        self._forced = settings.progress
         self._after_s = settings.progress_after_s if shown else float("inf")
         self._started_s = time.monotonic()
         self._progress: Progress | None = None
@@ -49,7 +51,7 @@ class QueryProgress:
             MofNCompleteColumn(),
             TextColumn("tasks"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, force_terminal=self._forced),
             transient=True,
         )
         progress.add_task("running", total=None)
