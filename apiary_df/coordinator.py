@@ -395,7 +395,10 @@ class QueryRun:
         if not lost:
             return self._forgotten(pending)
         survivors = tuple(sorted(info.node_id for info in self._view.node_infos() if info.bees_total))
-        if not survivors and len(lost) == len(waiting_for) and can_fold(self._query.graph, self._schedule.partials()):
+        if not survivors and len(lost) < len(waiting_for):
+            # The others are silent or leaving: they end their tasks, or come back, or are lost as well.
+            return []
+        if not survivors and can_fold(self._query.graph, self._schedule.partials()):
             self._fold_rest()
             return [AllNodesLost()]
         return [NodeLost(node_id=node_id, survivors=survivors) for node_id in lost]
