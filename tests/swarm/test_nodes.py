@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 
 from apiary_df import LocalSwarm, SessionContext
-from apiary_df.errors import ApiaryError
+from apiary_df.errors import QueryTimeout, TaskFailed
 from swarm.helpers import check_nothing_left, check_same, wait_until
+from swarm.test_endings import SLOW
 
 pytestmark = pytest.mark.processes
 
@@ -152,18 +153,45 @@ def test_queries_after_a_killed_node_go_to_the_others(own_swarm: Start, expected
     check_nothing_left(swarm.storage)
 
 
-def test_query_whose_nodes_are_all_killed_ends_with_the_reason(own_swarm: Start) -> None:
+def test_query_whose_nodes_are_all_killed_is_finished_in_this_process(
+    own_swarm: Start, expected_of_long: pa.Table
+) -> None:
     swarm, ctx = own_swarm(2, **QUICK)
     answer = _in_thread(lambda: ctx.sql(LONG).to_arrow_table())
     wait_until(lambda: any(_at_work(ctx, node) for node in swarm.node_ids), "a node at work")
     for process in swarm.processes.values():
         process.kill()
-    killed_s = time.monotonic()
-    with pytest.raises(ApiaryError, match="was lost while it had the task") as caught:
+    check_same(expected_of_long, answer())
+    report = ctx.last_query
+    assert report is not None
+    assert report.folded_stages
+    check_nothing_left(swarm.storage)
+
+
+def test_query_that_outlives_its_nodes_still_has_its_deadline(own_swarm: Start) -> None:
+    swarm, ctx = own_swarm(2, **{**QUICK, "timeout_s": 3})
+    answer = _in_thread(lambda: ctx.sql(SLOW).to_arrow_table())
+    wait_until(lambda: any(_at_work(ctx, node) for node in swarm.node_ids), "a node at work")
+    for process in swarm.processes.values():
+        process.kill()
+    started_s = time.monotonic()
+    with pytest.raises(QueryTimeout):
         answer()
-    assert time.monotonic() - killed_s < 10
+    assert time.monotonic() - started_s < 10
+    check_nothing_left(swarm.storage)
+
+
+def test_query_that_runs_nowhere_else_fails_with_the_node_that_was_lost(own_swarm: Start) -> None:
+    """One attempt is all that it gets, so the loss of its node is the end of it."""
+    swarm, ctx = own_swarm(2, **QUICK, max_attempts=1)
+    killed = swarm.node_ids[0]
+    answer = _in_thread(lambda: ctx.sql(SLOW).to_arrow_table())
+    wait_until(lambda: _at_work(ctx, killed), "the node at work")
+    swarm.processes[killed].kill()
+    with pytest.raises(TaskFailed, match=f"node {killed} was lost while it had the task") as caught:
+        answer()
     assert caught.value.details["cause"] == "no_alive_nodes"
-    assert caught.value.details["node"] in swarm.node_ids
+    assert caught.value.details["node"] == killed
     check_nothing_left(swarm.storage)
 
 
