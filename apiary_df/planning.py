@@ -68,6 +68,9 @@ KNOWN_SCHEMAS = 1_024
 KNOWN_PLAN_BYTES = 64 * 1024
 """Longest plan that is remembered with its schema: longer ones hold in-memory tables."""
 
+MAX_PARTITIONS = 1_024
+"""Most partitions of a shuffle, whatever number of bees the heartbeats tell of: a task holds a thread for each."""
+
 _SETTINGS_SQL = "SELECT name, value FROM information_schema.df_settings WHERE value IS NOT NULL"
 
 
@@ -188,7 +191,7 @@ class SwarmPlanner:
         return display_plan(twin, node)
 
     def _twin_for(self, partitions: int) -> datafusion.SessionContext:
-        partitions = max(MIN_PARTITIONS, partitions)
+        partitions = min(max(MIN_PARTITIONS, partitions), MAX_PARTITIONS)
         if self._twin is None or self._twin_partitions != partitions:
             config = self._session.copied_config()
             for name, value in TWIN_OPTIONS.items():

@@ -43,7 +43,7 @@ from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import scan_cells
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.planner import Local, extract_alive_nodes, plan_query
-from apiary_df.planning import MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner
+from apiary_df.planning import MAX_PARTITIONS, MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner
 from apiary_df.progress import QueryProgress
 from apiary_df.protocol.heartbeat import NodeView
 from apiary_df.report import QueryReport
@@ -324,7 +324,9 @@ class _SessionSwarm:
         if not workers:
             return _Decision(RunsHere(reason=""), _why_no_node(self._view.nodes()))
         bees = sum(node.bees_total for node in workers)
-        options = RewriteOptions(partitions=max(MIN_PARTITIONS, bees), small_bytes=self.settings.small_bytes)
+        options = RewriteOptions(
+            partitions=min(max(MIN_PARTITIONS, bees), MAX_PARTITIONS), small_bytes=self.settings.small_bytes
+        )
         plan = self._plan(df, options)
         if isinstance(plan, RunsHere):
             return _Decision(plan, plan.reason)

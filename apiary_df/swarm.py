@@ -10,6 +10,8 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -80,6 +82,8 @@ class LocalSwarm:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: dict[str, IO[bytes]] = {}
         self._threads: dict[str, tuple[Node, threading.Thread]] = {}
+        # For sessions that nobody closes: at the latest when the interpreter ends.
+        self._forgotten = weakref.finalize(self, _end_processes, self.processes, self._folder)
         try:
             if self._folder is None:
                 # Before any process is started: one that could not reach the root would only fail more slowly.
@@ -122,13 +126,15 @@ class LocalSwarm:
     def _start_process(self, node_id: str) -> None:
         command = [sys.executable, "-m", "apiary_df.cli", "node", "--storage", self.storage]
         command += ["--bees", str(self.bees), "--memory", str(self._memory_bytes), "--node-id", node_id]
+        # Its end of this pipe is closed however this process ends: no node outlives the session that started it.
+        command.append("--while-stdin")
         if self._allow_udfs:
             command.append("--allow-udfs")
         environ = {**os.environ, **self._settings.to_environ()}
         if self._options is not None:
             environ.update(self._options.to_environ())
         self.processes[node_id] = subprocess.Popen(
-            command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._words(node_id)
+            command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._words(node_id)
         )
 
     def _words(self, node_id: str) -> IO[bytes]:
@@ -164,23 +170,13 @@ class LocalSwarm:
         """Stop all nodes, after what they have taken on, and remove the temporary folder."""
         for node, _ in self._threads.values():
             node.stop()
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.terminate()
-        deadline_s = time.monotonic() + STOP_GRACE_S
-        for node_id, process in self.processes.items():
-            try:
-                process.wait(timeout=max(0.1, deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                logger.warning("node %s did not leave within %g s and is killed", node_id, STOP_GRACE_S)
-                process.kill()
-                process.wait()
-            self._logs[node_id].close()
+        _end_processes(self.processes, None)
+        for log in self._logs.values():
+            log.close()
         for _, thread in self._threads.values():
             thread.join(timeout=STOP_GRACE_S)
         self._remove_traces()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._forgotten()
 
     def _remove_traces(self) -> None:
         """Remove what nodes that could not say goodbye have left under the root."""
@@ -198,6 +194,25 @@ class LocalSwarm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _end_processes(processes: Mapping[str, subprocess.Popen[bytes]], folder: Path | None) -> None:
+    """Stop node processes, after what they have taken on, and remove their folder, if it was made for them."""
+    for process in processes.values():
+        if process.poll() is None:
+            process.terminate()
+    deadline_s = time.monotonic() + STOP_GRACE_S
+    for node_id, process in processes.items():
+        try:
+            process.wait(timeout=max(0.1, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            logger.warning("node %s did not leave within %g s and is killed", node_id, STOP_GRACE_S)
+            process.kill()
+            process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _last_words(log: IO[bytes]) -> str:

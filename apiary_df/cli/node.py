@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from enum import Enum
 from types import FrameType
@@ -78,6 +79,9 @@ def node(
     node_id: Annotated[
         str | None, typer.Option("--node-id", metavar="ID", help="Name in the swarm. Default: made up, unique.")
     ] = None,
+    while_stdin: Annotated[
+        bool, typer.Option("--while-stdin", help="Leave when standard input ends: with the process that started it.")
+    ] = False,
     log_level: Annotated[LogLevel, typer.Option("--log-level", help="What is logged to stderr.")] = LogLevel.WARNING,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -110,6 +114,8 @@ def node(
         )
         leaving = Leaving(worker)
         threading.Thread(target=_say_when_ready, args=(worker, memory_bytes), name="ready", daemon=True).start()
+        if while_stdin:
+            threading.Thread(target=_leave_with_stdin, args=(worker,), name="stdin", daemon=True).start()
         worker.run()
         if leaving.at_once:
             raise typer.Exit(ExitCode.INTERRUPTED)
@@ -122,6 +128,13 @@ def _say_when_ready(worker: Node, memory_bytes: int) -> None:
         f"{format_bytes(memory_bytes)}, on {worker.store.url}",
         err=True,
     )
+
+
+def _leave_with_stdin(worker: Node) -> None:
+    """Wait until the other end of standard input is closed, which the system does however its process ends."""
+    while sys.stdin.buffer.read(1):
+        continue
+    worker.stop()
 
 
 def check_bees(bees: int | None, machine: Machine) -> int:
