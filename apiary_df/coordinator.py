@@ -145,6 +145,7 @@ class QueryRun:
         self._seen_errors: set[str] = set()
         self._mail_keys: list[str] = []
         self._sent_s: dict[TaskKey, float] = {}
+        self._given: dict[TaskKey, str] = {}
         self._doubts: set[TaskKey] = set()
         self._rows = 0
         self._started_s = 0.0
@@ -326,6 +327,7 @@ class QueryRun:
         for spec, attempt in command.tasks:
             key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
             self._sent_s[key] = now_s
+            self._given[key] = command.node_id
         self._wait_s = self._settings.poll_min_s
 
     # -- what happened ------------------------------------------------------------------------------------------------
@@ -358,12 +360,12 @@ class QueryRun:
         if len(pending) > (LIST_ABOVE if self._store.kind == "bucket" else 0):
             listed = {meta.key for meta in self._store.list(keys.query_prefix(self.query_id))}
         events: list[Event] = []
-        for key, node_id in pending:
+        for key, _ in pending:
             commit_key = keys.commit(self.query_id, key.stage, key.task)
             if (data := self._peek(commit_key, listed)) is not None:
                 commit = decode(data, CommitRecord, commit_key)
                 self._commits.append(commit)
-                self._view.task_ended(node_id)
+                self._attempt_over(key)
                 committed = TaskCommitted(key=commit.key, partial=commit.partial)
                 events.append(committed)
                 continue
@@ -371,10 +373,16 @@ class QueryRun:
             if error_key not in self._seen_errors and (data := self._peek(error_key, listed)) is not None:
                 self._seen_errors.add(error_key)
                 report = decode(data, ErrorReport, error_key)
-                self._view.task_ended(node_id)
+                self._attempt_over(key)
                 error = ApiaryError.from_info(report.error)
                 events.append(self._erred(key, report.node_id, error))
         return events
+
+    def _attempt_over(self, key: TaskKey) -> None:
+        """Count an attempt no longer among what its node has to do; every attempt that was sent, exactly once."""
+        node_id = self._given.pop(key, None)
+        if node_id is not None:
+            self._view.task_ended(node_id)
 
     def _peek(self, key: str, listed: set[str] | None) -> bytes | None:
         if listed is not None and key not in listed:
@@ -416,6 +424,7 @@ class QueryRun:
                 # It may have been committed since the last look at commit records: judge at the next heartbeat.
                 self._doubts.add(key)
             else:
+                self._attempt_over(key)
                 error = StorageTransient(f"node {node_id} knows nothing of task {key}", node=node_id, task=key)
                 events.append(self._erred(key, node_id, error))
         return events
@@ -476,8 +485,8 @@ class QueryRun:
 
     def _clean_up(self) -> None:
         """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
-        for _, node_id in self._schedule.pending():
-            self._view.task_ended(node_id)
+        for key in list(self._given):
+            self._attempt_over(key)
         if self._settings.keep:
             return
         try:

@@ -138,7 +138,7 @@ class SwarmView:
         """Note that a mail with so many tasks was sent."""
         with self._lock:
             given = self._given.setdefault(node_id, _Given())
-            given.next_mail = number + 1
+            given.next_mail = max(given.next_mail, number + 1)
             given.tasks += tasks
 
     def task_ended(self, node_id: str) -> None:
