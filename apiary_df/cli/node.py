@@ -132,7 +132,8 @@ def _say_when_ready(worker: Node, memory_bytes: int) -> None:
 
 def _leave_with_stdin(worker: Node) -> None:
     """Wait until the other end of standard input is closed, which the system does however its process ends."""
-    while sys.stdin.buffer.read(1):
+    # Not through sys.stdin: its lock, held by this thread while the process ends, would abort the interpreter.
+    while os.read(sys.stdin.fileno(), 1):
         continue
     worker.stop()
 
