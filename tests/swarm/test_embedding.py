@@ -48,6 +48,12 @@ class TestThreads:
             for table in tables:
                 check_same(expected[number], table, ordered=bool(columns), order_columns=columns or None)
         check_nothing_left(str(shared.storage))
+        view = shared._swarm._view
+        assert view is not None
+        # What the session believes its nodes to be busy with is what it plans by: nothing may stay on the count.
+        wait_until(
+            lambda: all(not info.bees_busy for info in view.node_infos()), "all nodes idle in the session's eyes"
+        )
 
     def test_one_stream_read_by_two_threads_gives_every_row_once(
         self, shared: SessionContext, plain: datafusion.SessionContext
