@@ -18,11 +18,11 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import obstore
@@ -478,7 +478,8 @@ class Store:
     def _mapped(self, verb: str, key: str) -> Iterator[None]:
         """Turn what obstore and the file system raise into apiary_df's errors, with the store's own words."""
         try:
-            yield
+            with _memory_requests if self.kind == "memory" else nullcontext():
+                yield
         except (obstore_errors.BaseError, OSError, ValueError, NotImplementedError) as error:
             kind = _error_class(error, writing=verb == "write")
             words = quote_words(error, self.options.secrets())
@@ -539,6 +540,14 @@ def _remove_folder(folder: Path) -> None:
     with suppress(OSError):  # somebody wrote into it meanwhile: theirs to delete
         folder.rmdir()
 
+
+_memory_requests = RLock()
+"""Held during every request to a store in memory, one at a time.
+
+obstore's put drops what it replaces while it holds the store's own lock, and needs the interpreter's lock for that,
+since the bytes are Python's; its list waits for the store's lock while it holds the interpreter's. Two threads would
+wait for ever.
+"""
 
 _memory_lock = Lock()
 _memory_stores: dict[str, MemoryStore] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -262,3 +263,24 @@ def test_google_and_azure_open_through_their_own_classes() -> None:
 def test_wrong_provider_settings_are_a_config_error() -> None:
     with pytest.raises(ConfigError, match="cannot be set up"):
         open_store("gs://bucket", StoreOptions(provider={"no_such_setting": "x"}), environ={})
+
+
+def test_threads_that_write_and_list_in_memory_do_not_wait_for_each_other_for_ever() -> None:
+    store = open_store("memory://busy")
+    rounds = 300
+
+    def write(number: int) -> None:
+        for _ in range(rounds):
+            store.put(f"k{number}", bytes(400))
+
+    def look() -> None:
+        for _ in range(rounds):
+            store.list("")
+
+    threads = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(3)]
+    threads += [threading.Thread(target=look, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in threads)
