@@ -75,9 +75,10 @@ from apiary_df.worker.engine import Engine
 logger = logging.getLogger("apiary_df")
 
 LIST_ABOVE = 3
-"""Pending tasks above which one listing of a query in a bucket is cheaper than a look for each of their records.
+"""Pending tasks above which one listing of a query is cheaper than a look for each of their records."""
 
-In a folder a listing is always cheaper."""
+LIST_ABOVE_IN_FOLDER = 32
+"""The same in a folder, where a look that finds nothing takes ten microseconds."""
 
 POLL_GROWTH = 1.5
 """Factor by which the wait between two looks grows while nothing happens."""
@@ -357,7 +358,7 @@ class QueryRun:
     def _news(self) -> list[Event]:
         pending = self._schedule.pending()
         listed: set[str] | None = None
-        if len(pending) > (LIST_ABOVE if self._store.kind == "bucket" else 0):
+        if len(pending) > (LIST_ABOVE_IN_FOLDER if self._store.kind == "folder" else LIST_ABOVE):
             listed = {meta.key for meta in self._store.list(keys.query_prefix(self.query_id))}
         events: list[Event] = []
         for key, _ in pending:

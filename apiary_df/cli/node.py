@@ -29,11 +29,11 @@ MAX_BEES = 1024
 MEMORY_SHARE = 0.8
 """Part of the memory that the bees get by default; the rest is for Python, the engine's code and buffers on the way."""
 
-MEMORY_KEPT_MS = "10000"
-"""How long the allocator keeps freed memory before the system gets it back, in milliseconds."""
+MEMORY_KEPT_MS = "-1"
+"""How long the allocator keeps freed memory before the system gets it back, in milliseconds; -1 is until the end.
 
-MEMORY_KEPT_MS = "10000"
-"""How long the allocator keeps freed memory before the system gets it back, in milliseconds."""
+What the bees may hold is bounded by their budgets, and the next task needs it again.
+"""
 
 LAST_WORDS_S = 1.0
 """How long a node that was interrupted twice may take to say goodbye before the process ends regardless."""
@@ -97,8 +97,8 @@ def node(
         settings = settings_from(config, set_)
         if node_id is not None:
             check_id(node_id, "--node-id")
-        # Read by the engine's allocator when it is loaded: memory that a task frees is kept for the next one for a
-        # while. Handing each task fresh pages makes large shuffles take up to twice as long.
+        # Read by the engine's allocator when it is loaded: memory that a task frees is kept for the next
+        # one. Handing each task fresh pages makes large shuffles take up to twice as long.
         os.environ.setdefault("MIMALLOC_PURGE_DELAY", MEMORY_KEPT_MS)
         from apiary_df.worker.node import Node
 
