@@ -25,7 +25,8 @@ class TaskReport:
         spills: Spill files written.
         spilled_bytes: Bytes spilled.
         cache_hits: Cells that came from the node's cache.
-        requests: Requests to the store, by kind.
+        requests: Requests that its node made to the store while it ran, by kind: its looks for mail, and what other
+            bees asked meanwhile, are among them.
     """
 
     stage: int
@@ -59,7 +60,7 @@ class QueryReport:
         rows: Rows of the result so far.
         bytes_through_storage: Bytes of all partials.
         elapsed_s: From the start to the last row.
-        requests: Requests of the coordinator and of all tasks, by kind.
+        requests: Requests of the session and, while they ran tasks, of the nodes, by kind: no fewer than its own.
         folded_stages: Stages that ran in this process with the result, since little was left to do.
         task_reports: One entry a committed task.
     """
