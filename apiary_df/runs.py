@@ -1,0 +1,136 @@
+"""Runs of queries as streams of record batches: in this process, on the swarm, or of rows at hand.
+
+What belongs here: how a run steps, is cancelled and closed, and that its report is handed over at its end. Where a
+query runs is decided elsewhere (:mod:`apiary_df.session_swarm`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+
+import datafusion
+import pyarrow as pa
+
+from apiary_df.coordinator import QueryRun, conform
+from apiary_df.errors import ApiaryError, QueryCancelled
+from apiary_df.progress import QueryProgress
+from apiary_df.report import QueryReport
+from apiary_df.worker.bee import execution_error
+
+
+class Rows:
+    """A result that is at hand already."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.schema: pa.Schema = table.schema
+        self._batches = iter(table.to_batches())
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        return next(self._batches)
+
+    def cancel(self) -> None:
+        """Do nothing: there is nothing under way."""
+
+    def close(self) -> None:
+        """Forget the rest."""
+        self._batches = iter(())
+
+
+class Run:
+    """A query under way, for one reader at a time; others may cancel or close it.
+
+    It holds nothing that refers back to it: a stream that is dropped half-read ends its query there and then.
+
+    Args:
+        schema: Schema of the result.
+        batches: The result; what must happen at the end is in its ``finally``.
+        cancel: Asks ``batches`` to end; called from any thread.
+    """
+
+    def __init__(
+        self, schema: pa.Schema, batches: Generator[pa.RecordBatch, None, None], cancel: Callable[[], None]
+    ) -> None:
+        self.schema = schema
+        self._batches = batches
+        self._cancel = cancel
+        self._stepping = threading.RLock()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        with self._stepping:
+            return next(self._batches)
+
+    def cancel(self) -> None:
+        """Ask the query to end, from any thread; whoever reads gets QueryCancelled."""
+        self._cancel()
+
+    def close(self) -> None:
+        """End the query, if it still runs, and remove what it left in storage. For any thread."""
+        self._cancel()
+        with self._stepping:
+            # A signal handler may interrupt this very thread in its step; the step ends by itself, it was cancelled.
+            if inspect.getgeneratorstate(self._batches) != inspect.GEN_RUNNING:
+                self._batches.close()
+
+
+def local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Callable[[QueryReport], None]) -> Run:
+    """Return a run of a query by datafusion in this process."""
+    cancelled = threading.Event()
+    schema: pa.Schema = df.schema()
+
+    def batches() -> Generator[pa.RecordBatch, None, None]:
+        started_s = time.monotonic()
+        rows = 0
+        try:
+            for batch in datafusion.RecordBatchStream(df.df.execute_stream()):
+                if cancelled.is_set():
+                    raise QueryCancelled("the query, which ran in this process, was cancelled")
+                arrow = batch.to_pyarrow()
+                rows += arrow.num_rows
+                # The plan knows more of NULLs than the query says, and says it only where there is a batch.
+                yield conform(arrow, schema)
+        except ApiaryError:
+            raise
+        except Exception as error:
+            raise execution_error(error) from error
+        finally:
+            ended(
+                QueryReport(
+                    query_id="",
+                    sql=sql,
+                    distributed=False,
+                    reason=reason,
+                    stages=0,
+                    tasks=0,
+                    rows=rows,
+                    bytes_through_storage=0,
+                    elapsed_s=time.monotonic() - started_s,
+                )
+            )
+
+    return Run(schema, batches(), cancelled.set)
+
+
+def swarm_run(run: QueryRun, progress: QueryProgress, ended: Callable[[QueryReport], None]) -> Run:
+    """Return a run of a query on the swarm, with its progress display and its report."""
+
+    def batches() -> Generator[pa.RecordBatch, None, None]:
+        try:
+            with progress:
+                for batch in run:
+                    # Rows are on their way to the user: the terminal is theirs.
+                    progress.close()
+                    yield batch
+        finally:
+            run.close()
+            ended(run.report())
+
+    return Run(run.schema, batches(), run.cancel)

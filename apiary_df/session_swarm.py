@@ -1,0 +1,288 @@
+"""What stands behind a session: its swarm, its planner, and the decision where each of its queries runs.
+
+What belongs here: what a DataFrame of the session asks for (:class:`~apiary_df.dataframe.QueryRunner`). What users
+call is in :mod:`apiary_df.session`, how a run streams its rows in :mod:`apiary_df.runs`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import secrets
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datafusion
+import pyarrow as pa
+
+from apiary_df.config import Settings
+from apiary_df.coordinator import Query, QueryRun, row_group_starts
+from apiary_df.dataframe import PHASES, DataFrame, ResultStream, ours
+from apiary_df.errors import ConfigError, SqlError
+from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
+from apiary_df.footers import FooterCache
+from apiary_df.machine import load_settings
+from apiary_df.model import CellInfo, NodeInfo, NodeState, TaskSpec
+from apiary_df.plan.rules import RewriteOptions
+from apiary_df.plan.scans import scan_cells
+from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
+from apiary_df.planner import Local, extract_alive_nodes, plan_query
+from apiary_df.planning import MAX_PARTITIONS, MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner
+from apiary_df.progress import QueryProgress
+from apiary_df.protocol.heartbeat import NodeView
+from apiary_df.report import QueryReport
+from apiary_df.runs import Rows, Run, local_run, swarm_run
+from apiary_df.store import open_store
+from apiary_df.store_options import StoreOptions
+from apiary_df.swarm import LocalSwarm
+from apiary_df.tables.damage import damaged_file
+from apiary_df.tasks import TaskOptions, cell_target_bytes, plan_stage
+from apiary_df.view import SwarmView
+
+_QUERY_WORDS = frozenset({"select", "with", "values", "explain", "describe", "desc", "show", "table", "from", "("})
+"""First words of statements that leave the session's settings as they are."""
+
+_FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(\(|\w+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """Where a query runs."""
+
+    plan: RunsHere | RunsOnSwarm
+    reason: str
+    nodes: tuple[NodeInfo, ...] = ()
+
+    @property
+    def on_swarm(self) -> bool:
+        return isinstance(self.plan, RunsOnSwarm) and bool(self.nodes)
+
+
+class SessionSwarm:
+    """What stands behind a session: settings, planner, view of the swarm; it runs the session's DataFrames."""
+
+    def __init__(
+        self,
+        session: datafusion.SessionContext,
+        *,
+        storage: str | None,
+        nodes: int | None,
+        options: StoreOptions | None,
+        settings: Settings | None,
+        overrides: dict[str, object],
+    ) -> None:
+        if nodes is not None and nodes < 1:
+            raise ConfigError(f"nodes={nodes}: a session starts at least one node, or none at all (leave it out)")
+        loaded = (
+            settings.with_overrides(**overrides) if settings is not None else load_settings(None, None, **overrides)
+        )
+        self._session = weakref.ref(session)
+        self.store_options = options
+        self._object_stores: list[tuple[str, Any, str | None]] = []
+        self._sql: weakref.WeakKeyDictionary[DataFrame, str] = weakref.WeakKeyDictionary()
+        self._footers = FooterCache()
+        self._local: LocalSwarm | None = None
+        self._own_node: LocalSwarm | None = None
+        self._view: SwarmView | None = None
+        self._lock = threading.Lock()
+        self.last_query: QueryReport | None = None
+        self.settings = loaded
+        if nodes is not None:
+            self._local = LocalSwarm(nodes, storage=storage, options=options, settings=loaded)
+            storage = self._local.storage
+        self.storage = storage
+        try:
+            if storage is not None:
+                store = open_store(storage, options)
+                self.storage = store.url
+                self.settings = loaded.for_store(store.kind)
+                self._view = SwarmView(store, f"session-{secrets.token_hex(4)}", self.settings, options)
+                if loaded.local_bees:
+                    self._own_node = LocalSwarm(
+                        1, loaded.local_bees, storage=storage, options=options, settings=loaded, in_process=True
+                    )
+        except BaseException:
+            self.close()
+            raise
+        self._planner = SwarmPlanner(session, self._prepare_twin)
+
+    def close(self) -> None:
+        """Stop the nodes that were started here; closing twice does nothing."""
+        for swarm in (self._own_node, self._local):
+            if swarm is not None:
+                swarm.close()
+        self._own_node = self._local = None
+
+    def nodes(self) -> list[NodeView]:
+        """Return the nodes as they are now; none without a swarm."""
+        return [] if self._view is None else list(self._view.refresh())
+
+    # -- what the session tells ---------------------------------------------------------------------------------------
+
+    def statement_ran(self, query: str) -> None:
+        """Plan anew from here on, if the statement may have changed settings or tables."""
+        match = _FIRST_WORD.match(query)
+        if match is None or match.group(1).lower() not in _QUERY_WORDS:
+            self._planner.forget()
+
+    def remember_sql(self, frame: DataFrame, query: str) -> None:
+        """Note the SQL that a frame came from, for its report."""
+        self._sql[frame] = query
+
+    def object_store_registered(self, schema: str, store: Any, host: str | None) -> None:
+        """Make an object store of the session known to planning as well."""
+        self._object_stores.append((schema, store, host))
+        self._planner.forget()
+
+    def _prepare_twin(self, twin: datafusion.SessionContext) -> None:
+        for schema, store, host in self._object_stores:
+            twin.register_object_store(schema, store, host)
+
+    # -- what a DataFrame asks ----------------------------------------------------------------------------------------
+
+    def run(self, df: datafusion.DataFrame) -> ResultStream:
+        """Start a query where it belongs."""
+        explained = self._explained(df)
+        if explained is not None:
+            return explained
+        if self._view is None:
+            return self._here(df, "this session has no swarm: no storage was given")
+        decision = self._decide(df)
+        if not decision.on_swarm or not isinstance(decision.plan, RunsOnSwarm):
+            return self._here(df, decision.reason)
+        return self._on_swarm(df, decision.plan, decision.reason)
+
+    def _here(self, df: datafusion.DataFrame, reason: str) -> Run:
+        return local_run(df, self._sql_of(df), reason, self._ended)
+
+    def _on_swarm(self, df: datafusion.DataFrame, plan: RunsOnSwarm, reason: str) -> Run:
+        assert self._view is not None
+        query = Query(sql=self._sql_of(df), graph=plan.graph, settings=plan.settings, schema=df.schema(), reason=reason)
+        progress = QueryProgress(self.settings)
+        run = QueryRun(query, self._view, self.settings, self._footers, progress)
+        return swarm_run(run, progress, self._ended)
+
+    def _ended(self, report: QueryReport) -> None:
+        self.last_query = report
+
+    def _sql_of(self, df: datafusion.DataFrame) -> str | None:
+        return self._sql.get(df) if isinstance(df, DataFrame) else None
+
+    def native_frame(self, table: pa.Table) -> datafusion.DataFrame:
+        """Return a table as a plain DataFrame of a session of its own."""
+        return datafusion.SessionContext().create_dataframe([table.to_batches()], schema=table.schema)
+
+    def _decide(self, df: datafusion.DataFrame) -> _Decision:
+        assert self._view is not None
+        nodes = self._view.node_infos()
+        workers = [node for node in extract_alive_nodes(nodes) if node.bees_total]
+        if not workers:
+            return _Decision(RunsHere(reason=""), _why_no_node(self._view.nodes()))
+        bees = sum(node.bees_total for node in workers)
+        options = RewriteOptions(
+            partitions=min(max(MIN_PARTITIONS, bees), MAX_PARTITIONS), small_bytes=self.settings.small_bytes
+        )
+        plan = self._plan(df, options)
+        if isinstance(plan, RunsHere):
+            return _Decision(plan, plan.reason)
+        cells = self._cells(plan.graph, nodes)
+        placed = plan_query(cells, [*nodes, self._self_info()], self._view.node_id)
+        return _Decision(plan, placed.reason, () if isinstance(placed, Local) else nodes)
+
+    def _plan(self, df: datafusion.DataFrame, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
+        logical = df.logical_plan()
+        try:
+            return self._planner.plan(logical, options)
+        except SqlError as error:
+            # DataFusion reads footers while it plans, and says of a damaged one everything but its name.
+            session = self._session()
+            damaged = None if session is None else damaged_file(session, logical, self.store_options)
+            raise (damaged or error) from error.__cause__
+
+    def _cells(self, graph: StageGraph, nodes: Sequence[NodeInfo]) -> list[CellInfo]:
+        """Return every cell that a query scans, once: they decide whether it is worth distributing."""
+        cells: dict[CellInfo, None] = {}
+        for stage in graph.stages:
+            starts = row_group_starts(stage, nodes, self._footers, self.store_options)
+            for leaf in stage.leaves:
+                if isinstance(leaf, ScanLeaf):
+                    target_bytes = cell_target_bytes(sum(file.size_bytes for file in leaf.files), nodes)
+                    cells.update(dict.fromkeys(scan_cells(leaf, starts, target_bytes)))
+        return list(cells)
+
+    def _self_info(self) -> NodeInfo:
+        """Return this session as a node without bees: it coordinates, and takes no cells."""
+        assert self._view is not None
+        return NodeInfo(
+            node_id=self._view.node_id,
+            state=NodeState.ALIVE,
+            cores=0,
+            memory_bytes=0,
+            memory_per_bee=0,
+            target_cell_size=self.settings.target_cell_bytes,
+            bees_total=0,
+            bees_busy=0,
+            idle_bees=0,
+        )
+
+    # -- explaining ---------------------------------------------------------------------------------------------------
+
+    def _explained(self, df: datafusion.DataFrame) -> ResultStream | None:
+        """Return the answer to an EXPLAIN statement, or None if it is another statement or datafusion's to explain."""
+        sql = self._sql_of(df)
+        if self._view is None or sql is None or not is_explain(sql):
+            return None
+        plan = df.logical_plan()
+        inner = logical_of_explain(plan)
+        session = self._session()
+        if inner is None or session is None:
+            return None
+        frame = ours(session.create_dataframe_from_logical_plan(inner.plan), self)
+        text = self.explain_text(frame, until=None, analyze=inner.analyze, verbose=inner.verbose)
+        label = "distributed_plan_with_metrics" if inner.analyze else "distributed_plan"
+        table = pa.table({"plan_type": [label], "plan": [text]}).cast(df.schema())
+        return Rows(table)
+
+    def explain_text(self, df: datafusion.DataFrame, *, until: str | None, analyze: bool, verbose: bool) -> str:
+        """Return how a query is (or was) run."""
+        if until is not None and until not in PHASES:
+            raise ConfigError(f"explain(until={until!r}): until is one of {', '.join(PHASES)}")
+        if self._view is None:
+            reason = "this session has no swarm: no storage was given"
+            plan = RunsHere(reason=reason, physical=df.execution_plan().display_indent())
+            return render(Explanation(plan=plan, reason=reason), self._planner.display, lambda _: ())
+        decision = self._decide(df)
+        report: QueryReport | None = None
+        if analyze:
+            if decision.on_swarm and isinstance(decision.plan, RunsOnSwarm):
+                run: ResultStream = self._on_swarm(df, decision.plan, decision.reason)
+            else:
+                run = self._here(df, decision.reason)
+            for _ in run:
+                continue
+            report = self.last_query
+        explanation = Explanation(
+            plan=decision.plan if decision.plan.physical else RunsHere(reason=decision.reason),
+            reason=decision.reason,
+            nodes=decision.nodes,
+            report=report,
+            until=until or "assignment",
+            verbose=verbose,
+        )
+        return render(explanation, self._planner.display, functools.partial(self._plan_tasks, decision.nodes))
+
+    def _plan_tasks(self, nodes: tuple[NodeInfo, ...], stage: Stage) -> tuple[TaskSpec, ...]:
+        starts = row_group_starts(stage, nodes, self._footers, self.store_options)
+        return plan_stage(stage, nodes, {}, starts, TaskOptions(min_task_bytes=self.settings.min_task_bytes))
+
+
+def _why_no_node(views: Sequence[NodeView], most: int = 3) -> str:
+    """Return why no node of a swarm can take work, with the reasons of the first few that are there."""
+    reasons = [f"{view.info.node_id} ({view.reason})" for view in views if view.reason]
+    if not reasons:
+        return "no node of the swarm is alive"
+    more = f" and {len(reasons) - most} more" if len(reasons) > most else ""
+    return f"no node of the swarm is alive and fit for work: {', '.join(reasons[:most])}{more}"
