@@ -51,7 +51,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 DECISIONS = ROOT / "docs" / "decisions.md"
 PAGES = (PAGE, DECISIONS)
 MADE = re.compile(r"<!-- made: (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
-MOST_LINES = 500
+MOST_LINES = 600
 
 ENDED = (QueryState.DONE, QueryState.FAILED, QueryState.CANCELLED)
 LATE_NEWS = "_on_late_news"
