@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit bench clean
+.PHONY: demo test lint types unit suites bench clean
 
 # The environment is made anew when the package's dependencies change.
 $(STAMP): pyproject.toml
@@ -28,6 +28,10 @@ types: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/pytest
+
+# Every query of every suite at every partition count; `unit` runs each at one or two of them.
+suites: $(STAMP)
+	$(BIN)/python -m tests.suite
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.tpch --scale 1 --nodes 2 --json .bench/tpch.json

@@ -1,0 +1,11 @@
+"""Which suites there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .model import Suite
+from .tpch import TPCH
+
+SUITES: Mapping[str, Suite] = {suite.name: suite for suite in (TPCH,)}
+"""Name to suite, in the order in which all of them run."""
