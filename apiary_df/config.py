@@ -29,6 +29,9 @@ SettingKind = Literal["bytes", "seconds", "count", "flag", "text", "codec"]
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
+MIN_CELL_BYTES = 256 * KIB
+"""Default of ``min_cell_bytes``: pieces below this size cost more to open than to read."""
+
 ENV_PREFIX = "APIARY_"
 """An environment variable of this prefix and a field's name in capitals sets that field."""
 
@@ -230,6 +233,8 @@ class Settings:
             below it starting the task costs more than running it.
         finish_here_bytes: When all that is left of a query reads at most so many bytes, the session runs it itself
             instead of as further stages, 0 to 1 TiB. 8 MiB: most aggregations end this way, after one stage.
+        min_cell_bytes: Files are not cut into cells smaller than this, 1 byte to 1 TiB, even where that leaves some
+            bees without one; it wins over ``target_cell_bytes``. 256 KiB: less costs more to open than to read.
         target_cell_bytes: Cells above this are split at row groups, 1 byte to 1 TiB. 32 MiB give a few tasks
             for each bee on files of ordinary size, and a lost task costs little.
         local_bees: Bees (execution slots) that a session which joined a swarm adds of its own, 0 to 1024. 0: the
@@ -261,6 +266,7 @@ class Settings:
     small_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     min_task_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     finish_here_bytes: int = _setting(8 * MIB, "bytes", 0, TIB)
+    min_cell_bytes: int = _setting(MIN_CELL_BYTES, "bytes", 1, TIB)
     target_cell_bytes: int = _setting(32 * MIB, "bytes", 1, TIB)
     local_bees: int = _setting(0, "count", 0, 1024)
     progress: bool | None = _setting(None, "flag")

@@ -307,8 +307,10 @@ class QueryRun:
     def _plan_stage(self, number: int) -> tuple[TaskSpec, ...]:
         stage = self._query.graph.stages[number]
         nodes = self._view.node_infos()
-        starts = row_group_starts(stage, nodes, self._footers, self._view.store_options)
-        options = TaskOptions(min_task_bytes=self._settings.min_task_bytes)
+        starts = row_group_starts(
+            stage, nodes, self._footers, self._view.store_options, min_cell_bytes=self._settings.min_cell_bytes
+        )
+        options = TaskOptions.of(self._settings)
         return plan_stage(stage, nodes, self._schedule.partials(), starts, options)
 
     def _send(self, command: SendTasks) -> None:
@@ -500,7 +502,12 @@ class QueryRun:
 
 
 def row_group_starts(
-    stage: Stage, nodes: Sequence[NodeInfo], footers: FooterCache, options: StoreOptions | None = None
+    stage: Stage,
+    nodes: Sequence[NodeInfo],
+    footers: FooterCache,
+    options: StoreOptions | None = None,
+    *,
+    min_cell_bytes: int,
 ) -> dict[str, tuple[int, ...]]:
     """Read the footers of a stage's Parquet files that are large enough to be split among these nodes.
 
@@ -517,7 +524,7 @@ def row_group_starts(
         leaf = stage.leaves[index]
         if not isinstance(leaf, ScanLeaf) or leaf.format != "parquet_scan":
             continue
-        target_bytes = cell_target_bytes(sum(f.size_bytes for f in leaf.files), nodes)
+        target_bytes = cell_target_bytes(sum(f.size_bytes for f in leaf.files), nodes, min_cell_bytes)
         for file in leaf.files:
             if file.size_bytes > target_bytes:
                 url = file_url(leaf.store_url, file.path)

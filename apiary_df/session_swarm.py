@@ -206,12 +206,18 @@ class SessionSwarm:
         """Return every cell that a query scans, once: they decide whether it is worth distributing."""
         cells: dict[CellInfo, None] = {}
         for stage in graph.stages:
-            starts = row_group_starts(stage, nodes, self._footers, self.store_options)
+            starts = self._row_group_starts(stage, nodes)
             for leaf in stage.leaves:
                 if isinstance(leaf, ScanLeaf):
-                    target_bytes = cell_target_bytes(sum(file.size_bytes for file in leaf.files), nodes)
+                    total_bytes = sum(file.size_bytes for file in leaf.files)
+                    target_bytes = cell_target_bytes(total_bytes, nodes, self.settings.min_cell_bytes)
                     cells.update(dict.fromkeys(scan_cells(leaf, starts, target_bytes)))
         return list(cells)
+
+    def _row_group_starts(self, stage: Stage, nodes: Sequence[NodeInfo]) -> dict[str, tuple[int, ...]]:
+        return row_group_starts(
+            stage, nodes, self._footers, self.store_options, min_cell_bytes=self.settings.min_cell_bytes
+        )
 
     def _self_info(self) -> NodeInfo:
         """Return this session as a node without bees: it coordinates, and takes no cells."""
@@ -275,8 +281,8 @@ class SessionSwarm:
         return render(explanation, self._planner.display, functools.partial(self._plan_tasks, decision.nodes))
 
     def _plan_tasks(self, nodes: tuple[NodeInfo, ...], stage: Stage) -> tuple[TaskSpec, ...]:
-        starts = row_group_starts(stage, nodes, self._footers, self.store_options)
-        return plan_stage(stage, nodes, {}, starts, TaskOptions(min_task_bytes=self.settings.min_task_bytes))
+        starts = self._row_group_starts(stage, nodes)
+        return plan_stage(stage, nodes, {}, starts, TaskOptions.of(self.settings))
 
 
 def _why_no_node(views: Sequence[NodeView], most: int = 3) -> str:

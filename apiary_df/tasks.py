@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from apiary_df.config import MIN_CELL_BYTES, Settings
 from apiary_df.errors import NoAliveNodes
 from apiary_df.model import (
     BranchChoice,
@@ -28,9 +29,6 @@ from apiary_df.planner import assign_cells_to_nodes, extract_alive_nodes, leafcu
 CELLS_PER_BEE = 4
 """Pieces that a scan is cut into for each bee: enough to balance, few enough that a piece is worth opening a file."""
 
-MIN_CELL_BYTES = 256 * 1024
-"""Pieces below this size cost more to open than to read."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
@@ -45,8 +43,13 @@ class TaskOptions:
     min_task_bytes: int = 0
     min_cell_bytes: int = MIN_CELL_BYTES
 
+    @classmethod
+    def of(cls, settings: Settings) -> TaskOptions:
+        """Return the options that a session's settings give."""
+        return cls(min_task_bytes=settings.min_task_bytes, min_cell_bytes=settings.min_cell_bytes)
 
-def cell_target_bytes(total_bytes: int, nodes: Iterable[NodeInfo], min_cell_bytes: int = MIN_CELL_BYTES) -> int:
+
+def cell_target_bytes(total_bytes: int, nodes: Iterable[NodeInfo], min_cell_bytes: int) -> int:
     """Return the size to cut a scan's files into, in bytes.
 
     Args:

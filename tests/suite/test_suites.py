@@ -10,6 +10,8 @@ import pytest
 from .catalogue import SUITES
 from .harness import PARTITIONS, Bench
 from .model import Query, Suite
+from .tables import FILES, ROW_GROUPS
+from .tpch import TPCH
 
 COUNTS_A_QUERY = {"tpch": 2}
 """At how many partition counts each query of a suite runs here; 1 for suites that are not named."""
@@ -48,3 +50,11 @@ def test_swarm_answers_as_plain_datafusion(suite: Suite, query: Query, count: in
 @pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
 def test_all_partition_counts_occur(suite: Suite) -> None:
     assert {count for query in suite.queries for count in counts_for(suite, query)} == set(PARTITIONS)
+
+
+def test_files_are_cut_into_smaller_cells(bench: Bench) -> None:
+    scan_of_one_table = next(query for query in TPCH.queries if query.name == "q06")
+    outcome = bench.run(TPCH, scan_of_one_table, 16)
+    # Neighbouring row groups of one task count as one, so there are not quite as many as row groups.
+    assert FILES < outcome.cells <= FILES * ROW_GROUPS
+    assert outcome.widest == 16

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apiary_df.config import MIN_CELL_BYTES
 from apiary_df.errors import NoAliveNodes
 from apiary_df.model import CellInfo, NodeInfo, NodeState, PartialRef, ScanFile, Segment, TaskSpec
 from apiary_df.plan.stages import ExchangeLeaf, Leaf, ScanLeaf, Stage, Variant
 from apiary_df.plan.tree import PlanNode
 from apiary_df.tasks import (
-    MIN_CELL_BYTES,
     TaskOptions,
     cell_target_bytes,
     contiguous_shares,
@@ -200,7 +200,7 @@ def test_cells_go_where_they_are_cached() -> None:
     ids=["empty", "four-a-bee", "ceiling", "floor"],
 )
 def test_the_size_of_cells(total_bytes: int, bees: int, ceiling: int, expected: int) -> None:
-    assert cell_target_bytes(total_bytes, [node("a", bees=bees, cell_bytes=ceiling)]) == expected
+    assert cell_target_bytes(total_bytes, [node("a", bees=bees, cell_bytes=ceiling)], MIN_CELL_BYTES) == expected
 
 
 # -- shuffles -------------------------------------------------------------------------------------------------------
