@@ -28,8 +28,10 @@ from apiary_df.footers import FooterCache
 from apiary_df.model import NodeInfo, NodeState, PartialRef, TaskKey, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
+from apiary_df.plan.functions import PythonFunction
 from apiary_df.plan.scans import file_url
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
+from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
 from apiary_df.protocol.inbox import send
 from apiary_df.protocol.messages import (
@@ -100,6 +102,7 @@ class Query:
         settings: DataFusion options under which every task runs.
         schema: Schema of the result.
         reason: Why it is distributed.
+        functions: The Python functions that its tasks run: only nodes that allow them are given any.
     """
 
     sql: str | None
@@ -107,6 +110,7 @@ class Query:
     settings: Mapping[str, str]
     schema: pa.Schema
     reason: str
+    functions: tuple[PythonFunction, ...] = ()
 
 
 class QueryRun:
@@ -287,6 +291,10 @@ class QueryRun:
             for event in self._look():
                 commands.extend(self._schedule.handle(event))
 
+    def _nodes(self) -> tuple[NodeInfo, ...]:
+        """Return the nodes that may be given tasks of this query."""
+        return self._view.node_infos(functions=bool(self._query.functions))
+
     def _rest_is_small(self) -> bool:
         """Whether all that is left runs here sooner than as stages; if so, the root becomes all of it."""
         partials = self._schedule.partials()
@@ -296,7 +304,7 @@ class QueryRun:
 
     def _is_alone(self) -> bool:
         """Whether no node is left that could take a task."""
-        return not any(node.bees_total and node.state is NodeState.ALIVE for node in self._view.node_infos())
+        return not any(node.bees_total and node.state is NodeState.ALIVE for node in self._nodes())
 
     def _fold_rest(self) -> None:
         """Make the root do all that is left."""
@@ -306,7 +314,7 @@ class QueryRun:
 
     def _plan_stage(self, number: int) -> tuple[TaskSpec, ...]:
         stage = self._query.graph.stages[number]
-        nodes = self._view.node_infos()
+        nodes = self._nodes()
         starts = row_group_starts(
             stage, nodes, self._footers, self._view.store_options, min_cell_bytes=self._settings.min_cell_bytes
         )
@@ -393,7 +401,7 @@ class QueryRun:
         return self._store.get_or_none(key)
 
     def _erred(self, key: TaskKey, node_id: str, error: ApiaryError) -> TaskErred:
-        alternatives = tuple(sorted(info.node_id for info in self._view.node_infos() if info.bees_total))
+        alternatives = tuple(sorted(info.node_id for info in self._nodes() if info.bees_total))
         return TaskErred(key=key, node_id=node_id, error=error, alternatives=alternatives)
 
     def _lost_work(self) -> list[Event]:
@@ -405,7 +413,7 @@ class QueryRun:
         lost = [node_id for node_id in waiting_for if self._view.is_dead(node_id)]
         if not lost:
             return self._forgotten(pending)
-        survivors = tuple(sorted(info.node_id for info in self._view.node_infos() if info.bees_total))
+        survivors = tuple(sorted(info.node_id for info in self._nodes() if info.bees_total))
         if not survivors and len(lost) < len(waiting_for):
             # The others are silent or leaving: they end their tasks, or come back, or are lost as well.
             return []
@@ -481,7 +489,7 @@ class QueryRun:
         plan = prepare_plan(task, root.fragment, engine, bench)
         for partition in range(plan.partition_count):
             stream = engine.ctx.execute(plan, partition)
-            while (batch := _next_batch(stream)) is not None:
+            while (batch := _next_batch(stream, root.fragment)) is not None:
                 yield batch
 
     # -- the end ------------------------------------------------------------------------------------------------------
@@ -563,13 +571,13 @@ def _inputs(root: Stage, partials: Mapping[int, Sequence[PartialRef]]) -> Sequen
     return partials[root.inputs[0]]
 
 
-def _next_batch(stream: Iterator[object]) -> pa.RecordBatch | None:
+def _next_batch(stream: Iterator[object], fragment: PlanNode) -> pa.RecordBatch | None:
     try:
         batch = next(stream)
     except StopIteration:
         return None
     except Exception as error:
-        raise execution_error(error) from error
+        raise execution_error(error, fragment) from error
     return batch.to_pyarrow()  # type: ignore[attr-defined]
 
 

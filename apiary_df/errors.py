@@ -17,7 +17,9 @@
     │   ├── NoAliveNodes
     │   ├── UnknownNode
     │   ├── NodeStartFailed
-    │   └── VersionMismatch
+    │   ├── VersionMismatch
+    │   ├── FunctionsRefused      nodes, or this one, may not run Python functions (retryable elsewhere)
+    │   └── FunctionNotLoadable   a Python function cannot be loaded on a node (retryable elsewhere)
     ├── PlanError             the plan cannot be decoded, rewritten or cut
     ├── InternalError         a defect of apiary_df itself
     └── QueryError            a query that started and did not finish
@@ -28,7 +30,8 @@
         └── QueryCancelled
 
 Each class has a stable ``code`` (its wire name, never reused), and a ``retryable`` flag: true if the same
-call may succeed later without anybody changing anything. Errors cross processes as :class:`ErrorInfo`,
+call may succeed later without anybody changing anything. ``elsewhere`` is true if it never will on the node that
+raised it, but may on another. Errors cross processes as :class:`ErrorInfo`,
 structure that is never parsed back out of text.
 """
 
@@ -69,6 +72,7 @@ class ApiaryError(Exception):
 
     code: ClassVar[str] = "apiary"
     retryable: ClassVar[bool] = False
+    elsewhere: ClassVar[bool] = False
 
     def __init__(self, message: str, **details: object) -> None:
         super().__init__(message)
@@ -192,6 +196,20 @@ class VersionMismatch(SwarmError):
     """Two sides speak different versions of the protocol or of DataFusion."""
 
     code = "version_mismatch"
+
+
+class FunctionsRefused(SwarmError):
+    """Python functions come with a plan, and whoever should run them was not started with ``--allow-udfs``."""
+
+    code = "functions_refused"
+    elsewhere = True
+
+
+class FunctionNotLoadable(SwarmError):
+    """A Python function that came with a plan cannot be loaded: a module is missing, or of another version."""
+
+    code = "function_not_loadable"
+    elsewhere = True
 
 
 class PlanError(ApiaryError):

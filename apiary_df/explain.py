@@ -45,6 +45,8 @@ class Explanation:
         plan: How the query was planned.
         reason: Why it runs here, or why it is distributed.
         nodes: The nodes that would take part.
+        notes: What else there is to know of how it is run.
+        refusal: Why it is not run at all; empty if it is.
         report: What it did, if it was run.
         until: How far to follow it: ``physical``, ``rewritten``, ``stages`` or ``assignment``.
         verbose: Show the plan after every rule, and all tasks.
@@ -53,6 +55,8 @@ class Explanation:
     plan: RunsHere | RunsOnSwarm
     reason: str = ""
     nodes: tuple[NodeInfo, ...] = ()
+    notes: tuple[str, ...] = ()
+    refusal: str = ""
     report: QueryReport | None = None
     until: str = "assignment"
     verbose: bool = False
@@ -87,7 +91,10 @@ def render(explanation: Explanation, display: Display, plan_tasks: PlanTasks) ->
         return plan.physical.rstrip()
     if explanation.until == "rewritten":
         return _rewritten(explanation, display)
-    if isinstance(plan, RunsHere) or not explanation.nodes:
+    if explanation.refusal:
+        lines.append(f"refused: {explanation.refusal}")
+        lines.extend(_indented(plan.physical))
+    elif isinstance(plan, RunsHere) or not explanation.nodes:
         lines.append(f"runs in this process: {explanation.reason}")
         lines.extend(_indented(plan.physical))
     else:
@@ -116,6 +123,7 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
     lines = [f"distributed: {len(graph.stages)} stages on {len(explanation.nodes)} nodes, {bees} bees"]
     if explanation.reason:
         lines.append(f"why: {explanation.reason}")
+    lines.extend(explanation.notes)
     by_stage: dict[int, list[TaskReport]] = {}
     for task in explanation.report.task_reports if explanation.report else ():
         by_stage.setdefault(task.stage, []).append(task)

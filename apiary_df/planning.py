@@ -19,6 +19,7 @@ from datafusion.plan import ExecutionPlan, LogicalPlan
 
 from apiary_df.errors import PlanError, SqlError
 from apiary_df.plan import codec
+from apiary_df.plan.functions import PythonFunction, python_functions
 from apiary_df.plan.operators import coordinator_only_reason
 from apiary_df.plan.rules import Phase, RewriteOptions, rewrite
 from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
@@ -98,12 +99,14 @@ class RunsOnSwarm:
         phases: The plan after each rule.
         graph: The stages.
         settings: DataFusion options that differ from their defaults; every task runs under them.
+        functions: The Python functions in the stages that nodes run.
     """
 
     physical: str
     phases: tuple[Phase, ...]
     graph: StageGraph
     settings: Mapping[str, str]
+    functions: tuple[PythonFunction, ...] = ()
 
 
 class SwarmPlanner:
@@ -150,14 +153,15 @@ class SwarmPlanner:
         except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
             return RunsHere(reason=f"DataFusion cannot encode the plan: {error}", physical=text)
         try:
-            return self._cut(twin, encoded, text, options)
+            return self._cut(twin, physical, encoded, options)
         except PlanError as error:
             logger.warning("a plan could not be cut and runs in this process: %s", error)
             return RunsHere(reason=error.message, physical=text)
 
     def _cut(
-        self, twin: datafusion.SessionContext, encoded: bytes, text: str, options: RewriteOptions
+        self, twin: datafusion.SessionContext, physical: ExecutionPlan, encoded: bytes, options: RewriteOptions
     ) -> RunsHere | RunsOnSwarm:
+        text = physical.display_indent()
         tree = codec.decode(encoded)
         reason = coordinator_only_reason(tree)
         if reason is not None:
@@ -167,7 +171,10 @@ class SwarmPlanner:
         if len(graph.stages) == 1:
             reason = "nothing to distribute: every part of the plan has a single partition"
             return RunsHere(reason=reason, physical=text, phases=phases)
-        return RunsOnSwarm(physical=text, phases=phases, graph=graph, settings=self._settings)
+        functions = python_functions(stage.fragment for stage in graph.stages[:-1])
+        if functions and not _carries_functions(twin, physical, encoded):
+            functions = ()
+        return RunsOnSwarm(physical=text, phases=phases, graph=graph, settings=self._settings, functions=functions)
 
     def _schema_of(self, twin: datafusion.SessionContext, node: PlanNode) -> ExchangeSchema:
         """Return the schema of an exchange; asking DataFusion takes 2 ms, so what was asked before is remembered."""
@@ -206,6 +213,11 @@ class SwarmPlanner:
             self._twin, self._twin_partitions = twin, partitions
             self._settings = changed_settings(twin)
         return self._twin
+
+
+def _carries_functions(twin: datafusion.SessionContext, physical: ExecutionPlan, encoded: bytes) -> bool:
+    """Whether an encoded plan really holds pickled functions: without them it is shorter."""
+    return len(physical.to_bytes(twin.with_python_udf_inlining(enabled=False))) < len(encoded)
 
 
 def broadcast_limits(partitions: int) -> dict[str, str]:

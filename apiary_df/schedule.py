@@ -332,8 +332,10 @@ class Schedule:
         task.attempts[event.key.attempt] = replace(attempt, outcome="failed", error=event.error)
         if event.key.attempt < len(task.attempts) - 1:
             return ()
-        if event.error.retryable and len(task.attempts) < self._max_attempts:
-            others = [node for node in event.alternatives if node != event.node_id]
+        unfit = {a.node_id for a in task.attempts if a.error is not None and a.error.elsewhere}
+        others = [node for node in event.alternatives if node != event.node_id and node not in unfit]
+        again = event.error.retryable or (event.error.elsewhere and bool(others))
+        if again and len(task.attempts) < self._max_attempts:
             if others:
                 target = others[event.key.task % len(others)]
                 task.spec = replace(task.spec, node_id=target, why=f"it failed on node {event.node_id}")

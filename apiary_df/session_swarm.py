@@ -21,7 +21,7 @@ import pyarrow as pa
 from apiary_df.config import Settings
 from apiary_df.coordinator import Query, QueryRun, row_group_starts
 from apiary_df.dataframe import PHASES, DataFrame, ResultStream, ours
-from apiary_df.errors import ConfigError, SqlError
+from apiary_df.errors import ConfigError, FunctionsRefused, SqlError
 from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
 from apiary_df.footers import FooterCache
 from apiary_df.machine import load_settings
@@ -55,6 +55,8 @@ class _Decision:
     plan: RunsHere | RunsOnSwarm
     reason: str
     nodes: tuple[NodeInfo, ...] = ()
+    notes: tuple[str, ...] = ()
+    refusal: FunctionsRefused | None = None
 
     @property
     def on_swarm(self) -> bool:
@@ -151,6 +153,8 @@ class SessionSwarm:
         if self._view is None:
             return self._here(df, "this session has no swarm: no storage was given")
         decision = self._decide(df)
+        if decision.refusal is not None:
+            raise decision.refusal
         if not decision.on_swarm or not isinstance(decision.plan, RunsOnSwarm):
             return self._here(df, decision.reason)
         return self._on_swarm(df, decision.plan, decision.reason)
@@ -160,7 +164,14 @@ class SessionSwarm:
 
     def _on_swarm(self, df: datafusion.DataFrame, plan: RunsOnSwarm, reason: str) -> Run:
         assert self._view is not None
-        query = Query(sql=self._sql_of(df), graph=plan.graph, settings=plan.settings, schema=df.schema(), reason=reason)
+        query = Query(
+            sql=self._sql_of(df),
+            graph=plan.graph,
+            settings=plan.settings,
+            schema=df.schema(),
+            reason=reason,
+            functions=plan.functions,
+        )
         progress = QueryProgress(self.settings)
         run = QueryRun(query, self._view, self.settings, self._footers, progress)
         return swarm_run(run, progress, self._ended)
@@ -190,7 +201,12 @@ class SessionSwarm:
             return _Decision(plan, plan.reason)
         cells = self._cells(plan.graph, nodes)
         placed = plan_query(cells, [*nodes, self._self_info()], self._view.node_id)
-        return _Decision(plan, placed.reason, () if isinstance(placed, Local) else nodes)
+        if isinstance(placed, Local):
+            return _Decision(plan, placed.reason)
+        if not plan.functions:
+            return _Decision(plan, placed.reason, nodes)
+        runners = self._view.runners_of(plan.functions)
+        return _Decision(plan, placed.reason, runners.nodes, (runners.note,), runners.refusal)
 
     def _plan(self, df: datafusion.DataFrame, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
         logical = df.logical_plan()
@@ -263,6 +279,8 @@ class SessionSwarm:
         decision = self._decide(df)
         report: QueryReport | None = None
         if analyze:
+            if decision.refusal is not None:
+                raise decision.refusal
             if decision.on_swarm and isinstance(decision.plan, RunsOnSwarm):
                 run: ResultStream = self._on_swarm(df, decision.plan, decision.reason)
             else:
@@ -274,6 +292,8 @@ class SessionSwarm:
             plan=decision.plan if decision.plan.physical else RunsHere(reason=decision.reason),
             reason=decision.reason,
             nodes=decision.nodes,
+            notes=decision.notes,
+            refusal=decision.refusal.message if decision.refusal is not None else "",
             report=report,
             until=until or "assignment",
             verbose=verbose,

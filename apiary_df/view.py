@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from apiary_df.config import Settings
+from apiary_df.errors import FunctionsRefused
 from apiary_df.model import NodeInfo, NodeState
-from apiary_df.protocol.heartbeat import NodeObserver, NodeView, read_nodes
+from apiary_df.plan.functions import PythonFunction, names_of
+from apiary_df.planner.board import some
+from apiary_df.protocol.heartbeat import NodeObserver, NodeView, read_nodes, why_no_functions
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 
@@ -26,6 +30,21 @@ class _Given:
 
     tasks: int = 0
     next_mail: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runners:
+    """The nodes that run Python functions of a query.
+
+    Attributes:
+        nodes: These nodes.
+        note: The functions, these nodes, and why which others are left out, for EXPLAIN.
+        refusal: What to raise, if there is no such node.
+    """
+
+    nodes: tuple[NodeInfo, ...]
+    note: str
+    refusal: FunctionsRefused | None = None
 
 
 class SwarmView:
@@ -85,11 +104,39 @@ class SwarmView:
         self.refresh_if_due()
         return self._views
 
-    def node_infos(self) -> tuple[NodeInfo, ...]:
-        """Return what the planner may know: usable nodes, with what this session gave them counted in."""
+    def node_infos(self, *, functions: bool = False) -> tuple[NodeInfo, ...]:
+        """Return what the planner may know: usable nodes, with what this session gave them counted in.
+
+        Args:
+            functions: Only those that run this session's Python functions.
+        """
         with self._lock:
             self.refresh_if_due()
-            return tuple(self._adjusted(view) for view in self._views if view.usable)
+            return tuple(
+                self._adjusted(view)
+                for view in self._views
+                if view.usable and not (functions and why_no_functions(view.heartbeat))
+            )
+
+    def runners_of(self, functions: Sequence[PythonFunction]) -> Runners:
+        """Return the nodes that run Python functions of this session, and what there is to say of that."""
+        names = names_of(functions)
+        fit = self.node_infos(functions=True)
+        unfit = some([f"{v.info.node_id} ({why_no_functions(v.heartbeat)})" for v in self._unfit()])
+        if any(node.bees_total for node in fit):
+            left_out = f"; left out: {unfit}" if unfit else ""
+            note = f"Python functions: {names}; on the nodes {some([node.node_id for node in fit])}{left_out}"
+            return Runners(nodes=fit, note=note)
+        refusal = FunctionsRefused(
+            f"the query's tasks run Python functions ({names}), and no node may run them: {unfit}; start nodes with "
+            "--allow-udfs, under this session's version of Python",
+            functions=names,
+        )
+        return Runners(nodes=(), note=f"Python functions: {names}; on no node; left out: {unfit}", refusal=refusal)
+
+    def _unfit(self) -> list[NodeView]:
+        """Return the nodes that get work, but none with Python functions."""
+        return [view for view in self.nodes() if view.usable and why_no_functions(view.heartbeat)]
 
     def _adjusted(self, view: NodeView) -> NodeInfo:
         info = view.info

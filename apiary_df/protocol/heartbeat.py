@@ -127,6 +127,16 @@ def _reason(heartbeat: Heartbeat, state: NodeState, age_s: float) -> str:
     return "leaving" if heartbeat.leaving else ""
 
 
+def why_no_functions(heartbeat: Heartbeat) -> str:
+    """Return why a node cannot be given Python functions of this process; empty if it can."""
+    if not heartbeat.allow_udfs:
+        return "it was not started with --allow-udfs"
+    own = versions.python_version()
+    if heartbeat.python_version != own:
+        return f"it runs Python {heartbeat.python_version}, this session {own}"
+    return ""
+
+
 def _placeholder(node_id: str, data: bytes, meta: ObjectMeta) -> Heartbeat:
     """Return what stands for a heartbeat that cannot be read: its versions as far as they are known, and no bees."""
     try:

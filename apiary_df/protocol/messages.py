@@ -71,6 +71,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
         inbox_next: Number of the mail that it reads next.
         leaving: It takes no new work.
         allow_udfs: It runs Python functions that come with plans.
+        python_version: Python that it runs, as ``3.11``: functions are pickled for one minor version.
         queries: Queries that it works on.
         started_at: When it started, by its own clock, for people.
         role: ``node``, or ``session`` for one that only coordinates.
@@ -96,6 +97,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     queries: tuple[str, ...]
     started_at: str
     role: Literal["node", "session"] = "node"
+    python_version: str = "unknown"
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True):

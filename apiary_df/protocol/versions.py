@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import datafusion
 
 from apiary_df.errors import VersionMismatch
@@ -19,6 +21,11 @@ def apiary_version() -> str:
 def datafusion_version() -> str:
     """Return the version of DataFusion in this process."""
     return str(datafusion.__version__)
+
+
+def python_version() -> str:
+    """Return the version of Python in this process, as far as pickled functions depend on it: ``3.11``."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def difference(protocol_version: int, datafusion_version: str) -> str | None:

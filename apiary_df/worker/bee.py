@@ -19,6 +19,7 @@ from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, QueryC
 from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec
 from apiary_df.objects import register_object_store_for
 from apiary_df.plan import codec
+from apiary_df.plan.functions import names_of, python_functions
 from apiary_df.plan.scans import fill_fragment
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol.partial import Compression, PartialWriter, materialize
@@ -160,7 +161,7 @@ def run_attempt(
         run_bytes=max(RUN_BYTES, partitions * RUN_BYTES_A_PARTITION) if bench.store.kind == "folder" else None,
     )
     try:
-        _drain(engine, plan, partitions, writer.write, cancelled)
+        _drain(engine, plan, fragment, writer.write, cancelled)
         finished = writer.finish()
         bench.store.put(partial_key, finished.data)
     finally:
@@ -176,7 +177,7 @@ def run_attempt(
 def _drain(
     engine: Engine,
     plan: ExecutionPlan,
-    partitions: int,
+    fragment: PlanNode,
     write: Callable[[int, pa.RecordBatch], None],
     cancelled: threading.Event,
 ) -> None:
@@ -184,6 +185,7 @@ def _drain(
 
     A shuffle's channels block when one reader lags, so its partitions must be drained together.
     """
+    partitions = plan.partition_count
     lock = threading.Lock()
     failed = threading.Event()
 
@@ -201,7 +203,7 @@ def _drain(
         except BaseException as error:
             # Native code that panics raises what is no Exception.
             failed.set()
-            raise execution_error(error) from error
+            raise execution_error(error, fragment) from error
 
     if partitions == 1:
         drain(0)
@@ -215,12 +217,20 @@ def _drain(
         raise error
 
 
-def execution_error(error: BaseException) -> ApiaryError:
+def execution_error(error: BaseException, fragment: PlanNode | None = None) -> ApiaryError:
     """Return DataFusion's bare exception as the kind that it is.
 
     DataFusion's Python errors carry their kind in their text only; this is the one place that looks at it.
+
+    Args:
+        error: What DataFusion raised.
+        fragment: What was executed; the Python functions in it are named, since the text may not say which one raised.
     """
     text = str(error)
     if any(mark in text for mark in _EXHAUSTED_MARKS):
         return ResourcesExhausted(f"the bee's budget did not suffice: {text}")
-    return ExecutionFailed(text)
+    functions = python_functions([] if fragment is None else [fragment])
+    if not functions:
+        return ExecutionFailed(text)
+    names = names_of(functions)
+    return ExecutionFailed(f"{text} [Python functions at work: {names}]", functions=names)

@@ -7,6 +7,7 @@ work.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import pyarrow.parquet as pq
 from datafusion import RuntimeEnvBuilder, SessionConfig
 from datafusion.plan import ExecutionPlan
 
-from apiary_df.errors import ConfigError, NodeStartFailed, PlanError
+from apiary_df.errors import ConfigError, FunctionNotLoadable, FunctionsRefused, NodeStartFailed, PlanError
 from apiary_df.plan import codec
+from apiary_df.plan.functions import PythonFunction, names_of, python_functions
 from apiary_df.plan.tree import PlanNode
+from apiary_df.protocol import versions
 
 ENGINE_OPTIONS: Mapping[str, str] = {
     # Streams of one scan would take files from each other's partitions, and a task would read what is another's.
@@ -54,19 +57,56 @@ class Engine:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             raise ConfigError(f"DataFusion refuses the query's settings: {error}") from error
+        self._allow_udfs = allow_udfs
         self.ctx = ctx.with_python_udf_inlining(enabled=allow_udfs)
 
     def decode(self, plan: PlanNode) -> ExecutionPlan:
         """Return a tree as a plan that this engine can execute.
 
         Raises:
-            PlanError: If DataFusion cannot decode it.
+            FunctionsRefused: If it holds Python functions, and this engine was not told to run such.
+            FunctionNotLoadable: If one of its Python functions cannot be loaded in this process.
+            PlanError: If DataFusion cannot decode it for another reason.
         """
         encoded = codec.encode(plan)
         try:
             return ExecutionPlan.from_bytes(self.ctx, encoded)
         except Exception as error:
+            self._check_functions(plan)
             raise PlanError(f"DataFusion cannot decode the fragment: {error}") from error
+
+    def _check_functions(self, plan: PlanNode) -> None:
+        """Raise what is wrong with the Python functions of a plan that could not be decoded, if something is."""
+        functions = python_functions([plan])
+        if functions and not self._allow_udfs:
+            raise FunctionsRefused(
+                f"the task runs Python functions, which this node was not started for: {names_of(functions)}; start "
+                "nodes with --allow-udfs if all who may write to the storage root may run code on them",
+                functions=names_of(functions),
+            )
+        for function in functions:
+            _check_loadable(function)
+
+
+def _check_loadable(function: PythonFunction) -> None:
+    """Load a function as DataFusion would, for the error that DataFusion tells of as text only."""
+    own = versions.python_version()
+    if function.python != own:
+        why: object = f"it was pickled by Python {function.python}, and this process runs Python {own}"
+        module = None
+    else:
+        try:
+            pickle.loads(function.pickled)
+        except Exception as error:  # noqa: BLE001 - unpickling runs the user's code, which may raise anything
+            why, module = f"{type(error).__name__}: {error}", getattr(error, "name", None)
+        else:
+            return
+    raise FunctionNotLoadable(
+        f"the Python function {function} cannot be loaded: {why}; make the modules that it uses importable on every "
+        "node, in the session's versions, or have them pickled with it (cloudpickle.register_pickle_by_value)",
+        function=function.name,
+        module=module,
+    )
 
 
 def check_engine(scratch: Path) -> None:

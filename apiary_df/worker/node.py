@@ -269,6 +269,7 @@ class Node:
             allow_udfs=self._allow_udfs,
             queries=tuple(queries),
             started_at=self._started_at,
+            python_version=versions.python_version(),
         )
 
     def _say_goodbye(self) -> None:
