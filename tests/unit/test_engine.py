@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import datafusion
@@ -9,9 +13,9 @@ import pyarrow as pa
 import pytest
 from datafusion import udf
 
-from apiary_df.errors import ConfigError, NodeStartFailed, PlanError
+from apiary_df.errors import ConfigError, FunctionNotLoadable, FunctionsRefused, NodeStartFailed, PlanError
 from apiary_df.plan import codec
-from apiary_df.plan.tree import PlanNode
+from apiary_df.plan.tree import PlanNode, transform_up
 from apiary_df.worker import engine as engine_module
 from apiary_df.worker.engine import Engine, check_engine
 
@@ -60,11 +64,45 @@ def test_setting_that_datafusion_refuses_is_named(
 
 
 def test_plan_that_cannot_be_decoded_is_typed(tmp_path: Path) -> None:
-    ctx = datafusion.SessionContext()
-    ctx.register_udf(udf(lambda x: x, [pa.int64()], pa.int64(), "immutable", "same"))
-    plan = plan_of(ctx, "SELECT same(column1) AS x FROM (VALUES (1), (2))")
     with pytest.raises(PlanError, match="cannot decode the fragment"):
+        Engine({}, MEMORY_BYTES, tmp_path).decode(PlanNode("filter", b"", (PlanNode("placeholder_row", b""),)))
+
+
+def plan_with_a_function(function: Callable[[pa.Array], pa.Array]) -> PlanNode:
+    ctx = datafusion.SessionContext()
+    ctx.register_udf(udf(function, [pa.int64()], pa.int64(), "immutable", "same"))
+    return plan_of(ctx, "SELECT same(column1) AS x FROM (VALUES (1), (2))")
+
+
+def test_python_functions_are_refused_by_name_and_never_loaded(tmp_path: Path) -> None:
+    folder = str(tmp_path / "made-by-a-pickle")
+
+    class Trap:
+        def __call__(self, values: pa.Array) -> pa.Array:
+            return values
+
+        def __reduce__(self) -> tuple[object, ...]:
+            return (os.mkdir, (folder,))
+
+    plan = plan_with_a_function(Trap())
+    with pytest.raises(FunctionsRefused, match="--allow-udfs") as caught:
         Engine({}, MEMORY_BYTES, tmp_path, allow_udfs=False).decode(plan)
+    assert caught.value.details["functions"] == "same (scalar)"
+    assert not Path(folder).exists()
+
+
+def test_python_functions_run_where_they_are_allowed(tmp_path: Path) -> None:
+    engine = Engine({}, MEMORY_BYTES, tmp_path, allow_udfs=True)
+    batches = engine.ctx.execute(engine.decode(plan_with_a_function(lambda values: values)), 0)
+    assert [batch.to_pyarrow().to_pydict() for batch in batches] == [{"x": [1, 2]}]
+
+
+def test_function_of_another_python_is_named(tmp_path: Path) -> None:
+    plan = plan_with_a_function(lambda values: values)
+    own = bytes([1, *sys.version_info[:2]])
+    older = transform_up(plan, lambda node: replace(node, body=node.body.replace(b"DFPYUDF" + own, b"DFPYUDF\1\3\1")))
+    with pytest.raises(FunctionNotLoadable, match=r"same \(scalar\) cannot be loaded: it was pickled by Python 3\.1,"):
+        Engine({}, MEMORY_BYTES, tmp_path, allow_udfs=True).decode(older)
 
 
 def test_memory_is_bounded_by_the_budget_and_spills_go_to_the_scratch_folder(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                 allow_udfs=False,
                 queries=(QUERY,),
                 started_at=STARTED,
+                python_version="3.11",
             ),
         ),
         "mail": (

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from apiary_df.errors import (
     ApiaryError,
     ExecutionFailed,
+    FunctionsRefused,
     InternalError,
     QueryCancelled,
     QueryTimeout,
@@ -268,6 +269,39 @@ def test_a_retryable_error_is_tried_again() -> None:
     again = schedule.handle(TaskErred(key=key(0, 0), node_id="a", error=transient()))
     assert again == (SendTasks(node_id="a", tasks=((spec(0, 0), 1),)),)
     assert schedule.pending() == ((key(0, 0, 1), "a"),)
+
+
+def refused() -> FunctionsRefused:
+    return FunctionsRefused("not here")
+
+
+def test_what_may_succeed_elsewhere_goes_to_each_other_node_once() -> None:
+    schedule = running(1)
+    nodes = ("a", "b", "c")
+    (again,) = schedule.handle(TaskErred(key=key(0, 0, 0), node_id="a", error=refused(), alternatives=nodes))
+    assert isinstance(again, SendTasks)
+    assert again.node_id == "b"
+    (again,) = schedule.handle(TaskErred(key=key(0, 0, 1), node_id="b", error=refused(), alternatives=nodes))
+    assert isinstance(again, SendTasks)
+    assert again.node_id == "c"
+    (stop,) = schedule.handle(TaskErred(key=key(0, 0, 2), node_id="c", error=refused(), alternatives=nodes))
+    assert isinstance(stop, Stop)
+    assert isinstance(stop.error, TaskFailed)
+    assert stop.error.details["cause"] == "functions_refused"
+
+
+def test_what_may_succeed_elsewhere_is_not_tried_again_where_there_is_no_other_node() -> None:
+    schedule = running(1)
+    (stop,) = schedule.handle(TaskErred(key=key(0, 0), node_id="a", error=refused(), alternatives=("a",)))
+    assert isinstance(stop, Stop)
+
+
+def test_a_node_that_refused_a_task_is_not_given_it_back_after_another_error() -> None:
+    schedule = running(1)
+    schedule.handle(TaskErred(key=key(0, 0, 0), node_id="a", error=refused(), alternatives=("a", "b")))
+    (again,) = schedule.handle(TaskErred(key=key(0, 0, 1), node_id="b", error=transient(), alternatives=("a", "b")))
+    assert isinstance(again, SendTasks)
+    assert again.node_id == "b"
 
 
 def test_the_same_error_reported_twice_is_one_error() -> None:

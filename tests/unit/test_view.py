@@ -11,9 +11,10 @@ import pytest
 from apiary_df.config import Settings
 from apiary_df.errors import StorageUnreachable
 from apiary_df.model import NodeInfo
+from apiary_df.plan.functions import PythonFunction
 from apiary_df.protocol import keys
 from apiary_df.protocol.messages import Heartbeat, encode
-from apiary_df.protocol.versions import PROTOCOL_VERSION
+from apiary_df.protocol.versions import PROTOCOL_VERSION, python_version
 from apiary_df.store import Store, open_store
 from apiary_df.view import SwarmView
 
@@ -177,3 +178,30 @@ def test_root_that_cannot_be_written_is_told(tmp_path: Any) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageUnreachable, match="cannot be used"):
         SwarmView(open_store(str(tmp_path / "file" / "below")), "session-1", Settings())
+
+
+FUNCTIONS = (PythonFunction(name="twice", kind="scalar", python="3.11"),)
+
+
+def test_only_nodes_that_allow_functions_and_run_the_same_python_run_them(store: Store, view: SwarmView) -> None:
+    beat(store, "closed", python_version=python_version())
+    beat(store, "fit", allow_udfs=True, python_version=python_version())
+    beat(store, "older", allow_udfs=True, python_version="3.8")
+    beat(store, "silent", allow_udfs=True)
+    view.refresh()
+    assert {node.node_id for node in view.node_infos()} == {"closed", "fit", "older", "silent"}
+    runners = view.runners_of(FUNCTIONS)
+    assert [node.node_id for node in runners.nodes] == ["fit"]
+    assert runners.refusal is None
+    assert runners.note.startswith("Python functions: twice (scalar); on the nodes fit; left out: closed (it was not")
+    assert "older (it runs Python 3.8" in runners.note
+    assert "silent (it runs Python unknown" in runners.note
+
+
+def test_where_no_node_runs_functions_they_are_refused(store: Store, view: SwarmView) -> None:
+    beat(store, "closed")
+    beat(store, "coordinator", allow_udfs=True, python_version=python_version(), bees_total=0)
+    view.refresh()
+    runners = view.runners_of(FUNCTIONS)
+    assert runners.refusal is not None
+    assert "closed (it was not started with --allow-udfs)" in runners.refusal.message
