@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from apiary_df.dataframe import DataFrame
     from apiary_df.errors import ApiaryError
     from apiary_df.model import CellInfo, NodeInfo, NodeState
-    from apiary_df.report import QueryReport, TaskReport
+    from apiary_df.report import QueryReport, TaskReport, Verification
     from apiary_df.session import SessionContext
     from apiary_df.store_options import StoreOptions
     from apiary_df.swarm import LocalSwarm
@@ -35,6 +35,7 @@ _EXPORTS = {
     "Settings": "config",
     "StoreOptions": "store_options",
     "TaskReport": "report",
+    "Verification": "report",
 }
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Settings",
     "StoreOptions",
     "TaskReport",
+    "Verification",
     "__version__",
 ]
 

@@ -259,6 +259,9 @@ class Settings:
             takes one on a quiet machine.
         max_attempts: Tries at a task that fails by its environment, 1 to 100. 4: what fails thrice more elsewhere
             fails by itself.
+        verify: Whether every query that ran on the swarm is run by plain DataFusion too, in this process, and its
+            answer compared before any row of it is handed over; see ``SessionContext``. False: it takes the time of
+            both, and the memory of both answers.
         keep: Whether a query's objects stay in storage when it has ended, to be looked at. False: nothing stays.
     """
 
@@ -281,6 +284,7 @@ class Settings:
     scratch_dir: str | None = _setting(None, "text")
     node_start_timeout_s: float = _setting(20.0, "seconds", 0.1, _LONGEST_WAIT_S)
     max_attempts: int = _setting(4, "count", 1, 100)
+    verify: bool = _setting(False, "flag")
     keep: bool = _setting(False, "flag")
 
     def __post_init__(self) -> None:

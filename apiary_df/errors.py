@@ -22,6 +22,7 @@
     │   └── FunctionNotLoadable   a Python function cannot be loaded on a node (retryable elsewhere)
     ├── PlanError             the plan cannot be decoded, rewritten or cut
     ├── InternalError         a defect of apiary_df itself
+    │   └── AnswerDiffers         the swarm's answer is not plain DataFusion's (only with verify)
     └── QueryError            a query that started and did not finish
         ├── ExecutionFailed       DataFusion raised on the data or the SQL
         ├── ResourcesExhausted    memory or disk of a bee did not suffice (retryable)
@@ -222,6 +223,15 @@ class InternalError(ApiaryError):
     """Something that the code rules out has happened: a defect of apiary_df, worth a report."""
 
     code = "internal"
+
+
+class AnswerDiffers(InternalError):
+    """The swarm's answer is not plain DataFusion's; raised by sessions that verify, before any row is handed over.
+
+    ``details`` hold ``query_id``, ``sql`` and ``difference``.
+    """
+
+    code = "answer_differs"
 
 
 class QueryError(ApiaryError):

@@ -47,6 +47,27 @@ class TaskReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What of an answer was compared with plain DataFusion's own, in a session that verifies.
+
+    Attributes:
+        compared: What was found equal: of ``schema``, ``row count``, ``rows``, ``order``, or in the words of
+            ``open``. Empty: nothing was compared, and ``open`` says why.
+        open: Why no more than that was compared: what SQL leaves open in this query. Empty if nothing was left out.
+        elapsed_s: Seconds that plain DataFusion and the comparison took.
+    """
+
+    compared: tuple[str, ...]
+    open: tuple[str, ...] = ()
+    elapsed_s: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that SQL fixes of the answer was compared and found equal."""
+        return bool(self.compared) and not self.open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueryReport:
     """What a query did.
 
@@ -63,6 +84,7 @@ class QueryReport:
         requests: Requests of the session and, while they ran tasks, of the nodes, by kind: no fewer than its own.
         folded_stages: Stages that ran in this process with the result, since little was left to do.
         task_reports: One entry a committed task.
+        verified: What was compared with plain DataFusion's answer; None if the session does not verify.
     """
 
     query_id: str
@@ -77,3 +99,4 @@ class QueryReport:
     requests: Mapping[str, int] = field(default_factory=dict)
     folded_stages: tuple[int, ...] = ()
     task_reports: tuple[TaskReport, ...] = ()
+    verified: Verification | None = None

@@ -46,6 +46,12 @@ class SessionContext(datafusion.SessionContext):
         settings: Settings as one value; file, environment and ``overrides`` are not looked at for what it fixes.
         **overrides: Single settings by name (``timeout_s=10``); see :class:`apiary_df.config.Settings`.
 
+    With ``verify=True`` every query that ran on the swarm is run by plain DataFusion too, in this process, and its
+    answer is compared before the first row of it is handed over, by streaming methods as well. A difference raises
+    :class:`~apiary_df.errors.AnswerDiffers`. ``last_query.verified`` says what was compared, and what was not since
+    SQL leaves it open. It costs the time of both runs, and the memory of both whole answers (and of the answer without
+    its LIMIT, where that chose among rows that are equal in the ORDER BY). ``timeout_s`` is the swarm's alone.
+
     Raises:
         ConfigError: If an option is unknown or makes no sense, or the URL's scheme is not known.
         StorageUnreachable: If ``storage`` cannot be reached or written.

@@ -11,8 +11,8 @@ import re
 import secrets
 import threading
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datafusion
@@ -33,13 +33,15 @@ from apiary_df.planner import Local, extract_alive_nodes, plan_query
 from apiary_df.planning import MAX_PARTITIONS, MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner
 from apiary_df.progress import QueryProgress
 from apiary_df.protocol.heartbeat import NodeView
-from apiary_df.report import QueryReport
+from apiary_df.report import QueryReport, Verification
 from apiary_df.runs import Rows, Run, local_run, swarm_run
 from apiary_df.store import open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.swarm import LocalSwarm
 from apiary_df.tables.damage import damaged_file
 from apiary_df.tasks import TaskOptions, cell_target_bytes, plan_stage
+from apiary_df.verify.run import ENDED_HERE, verified_run, with_time_put_in
+from apiary_df.verify.shape import why_not_twice
 from apiary_df.view import SwarmView
 
 _QUERY_WORDS = frozenset({"select", "with", "values", "explain", "describe", "desc", "show", "table", "from", "("})
@@ -152,17 +154,25 @@ class SessionSwarm:
             return explained
         if self._view is None:
             return self._here(df, "this session has no swarm: no storage was given")
-        decision = self._decide(df)
+        session = self._session() if self.settings.verify else None
+        query = df if session is None else with_time_put_in(session, df)
+        decision = self._decide(query)
         if decision.refusal is not None:
             raise decision.refusal
         if not decision.on_swarm or not isinstance(decision.plan, RunsOnSwarm):
             return self._here(df, decision.reason)
-        return self._on_swarm(df, decision.plan, decision.reason)
+        start = functools.partial(self._on_swarm, df, decision.plan, decision.reason)
+        why_not = why_not_twice(query.logical_plan())
+        if session is None or why_not is not None:
+            return start(functools.partial(self._ended, unverified=why_not))
+        return verified_run(session, query, df.schema(), start, self._ended)
 
     def _here(self, df: datafusion.DataFrame, reason: str) -> Run:
-        return local_run(df, self._sql_of(df), reason, self._ended)
+        return local_run(df, self._sql_of(df), reason, functools.partial(self._ended, unverified=ENDED_HERE))
 
-    def _on_swarm(self, df: datafusion.DataFrame, plan: RunsOnSwarm, reason: str) -> Run:
+    def _on_swarm(
+        self, df: datafusion.DataFrame, plan: RunsOnSwarm, reason: str, ended: Callable[[QueryReport], None]
+    ) -> Run:
         assert self._view is not None
         query = Query(
             sql=self._sql_of(df),
@@ -174,9 +184,11 @@ class SessionSwarm:
         )
         progress = QueryProgress(self.settings)
         run = QueryRun(query, self._view, self.settings, self._footers, progress)
-        return swarm_run(run, progress, self._ended)
+        return swarm_run(run, progress, ended)
 
-    def _ended(self, report: QueryReport) -> None:
+    def _ended(self, report: QueryReport, *, unverified: str | None = None) -> None:
+        if self.settings.verify and unverified is not None:
+            report = replace(report, verified=Verification(compared=(), open=(unverified,)))
         self.last_query = report
 
     def _sql_of(self, df: datafusion.DataFrame) -> str | None:
@@ -282,7 +294,7 @@ class SessionSwarm:
             if decision.refusal is not None:
                 raise decision.refusal
             if decision.on_swarm and isinstance(decision.plan, RunsOnSwarm):
-                run: ResultStream = self._on_swarm(df, decision.plan, decision.reason)
+                run: ResultStream = self._on_swarm(df, decision.plan, decision.reason, self._ended)
             else:
                 run = self._here(df, decision.reason)
             for _ in run:

@@ -150,7 +150,7 @@ def run_demo(console: Console, scale: float, nodes: int, folder: Path, settings:
 
 
 def _run_query(number: int, text: str, ctx: SessionContext, alone: datafusion.SessionContext) -> Outcome:
-    from apiary_df.testing.compare import compare_tables
+    from apiary_df.comparison.tables import compare_tables
 
     expected, alone_s = _timed(alone, text)
     actual, elapsed_s = _timed(ctx, text)

@@ -1,4 +1,16 @@
-"""What the project's own tests share and ship: comparison of results, contracts, fault tables, strategies.
+"""Tools for tests of your own: are two results the same rows, and if not, where do they differ first?
 
-The rest of the package never imports anything from here.
+Floats are compared to 14 significant digits, everything else exactly; rows in order only where you say so::
+
+    from apiary_df.testing import assert_same
+
+    assert_same(plain.sql(query), swarm.sql(query), ordered=True, order_columns=["region"])
+
+Tables and record batches of pyarrow, and DataFrames of DataFusion, pandas and polars are taken alike. The rest of the
+package never imports anything from here; the comparison itself lies in :mod:`apiary_df.comparison`.
 """
+
+from apiary_df.comparison.tables import Difference, ValueDifference, compare_tables
+from apiary_df.testing.compare import assert_same
+
+__all__ = ["Difference", "ValueDifference", "assert_same", "compare_tables"]

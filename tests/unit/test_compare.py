@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from apiary_df.comparison.tables import Difference, compare_tables
 from apiary_df.errors import ConfigError
-from apiary_df.testing.compare import Difference, compare_tables
 
 NAN, INF = math.nan, math.inf
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apiary_df.testing.compare import compare_tables
-from apiary_df.testing.leaves import last_digit
+from apiary_df.comparison.leaves import last_digit
+from apiary_df.comparison.tables import compare_tables
 
 DIGITS = 14
 

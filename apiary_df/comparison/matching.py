@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from apiary_df.testing.leaves import close, last_digit
+from apiary_df.comparison.leaves import close, last_digit
 
 _Row = tuple[float, ...]
 

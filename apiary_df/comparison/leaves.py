@@ -1,7 +1,7 @@
 """Columns taken apart into leaves that can be compared fast: integer codes and floats.
 
 Here belongs what turns any Arrow column into leaves, and the rule for when two floats are the same number.
-What is done with rows, order and differences does not: see :mod:`apiary_df.testing.compare`.
+What is done with rows, order and differences does not: see :mod:`apiary_df.comparison.tables`.
 
 Every column of any type becomes one *code* column, in which equal codes mean equal values in all but finite
 floats, and as many *float* columns as it needs (none, one, or several for nested types). NULL, NaN and the
