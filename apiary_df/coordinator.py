@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,16 +24,16 @@ import datafusion
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.errors import ApiaryError, InternalError, StorageError, StorageTransient
-from apiary_df.footers import FooterCache
+from apiary_df.errors import ApiaryError, ConfigError, InternalError, QueryCancelled, StorageError, StorageTransient
+from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.model import NodeInfo, NodeState, PartialRef, TaskKey, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.functions import PythonFunction
-from apiary_df.plan.scans import file_url
-from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
+from apiary_df.plan.stages import Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
+from apiary_df.protocol.arrow import conform_result
 from apiary_df.protocol.inbox import send
 from apiary_df.protocol.messages import (
     CommitRecord,
@@ -68,10 +69,9 @@ from apiary_df.schedule import (
     TaskErred,
     TimedOut,
 )
-from apiary_df.store_options import StoreOptions
-from apiary_df.tasks import TaskOptions, cell_target_bytes, plan_root, plan_stage
+from apiary_df.tasks import TaskOptions, plan_in_session, plan_root, plan_stage
 from apiary_df.view import SwarmView
-from apiary_df.worker.bee import Bench, execution_error, prepare_plan
+from apiary_df.worker.bee import Bench, codec_of, execution_error, prepare_plan, run_attempt
 from apiary_df.worker.engine import Engine
 
 logger = logging.getLogger("apiary_df")
@@ -153,6 +153,7 @@ class QueryRun:
         self._given: dict[TaskKey, str] = {}
         self._doubts: set[TaskKey] = set()
         self._rows = 0
+        self._stored_bytes = 0
         self._started_s = 0.0
         self._ended_s: float | None = None
         self._cancelled = threading.Event()
@@ -192,7 +193,7 @@ class QueryRun:
             stages=len(self._query.graph.stages),
             tasks=len(self._commits),
             rows=self._rows,
-            bytes_through_storage=sum(commit.partial.length for commit in self._commits),
+            bytes_through_storage=self._stored_bytes + sum(commit.partial.length for commit in self._commits),
             elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
             requests=requests,
             folded_stages=self._folded,
@@ -235,6 +236,8 @@ class QueryRun:
         """Write what nodes need to know of the query: its manifest, and every stage's fragment."""
         entries: list[StageEntry] = []
         for stage in self._query.graph.stages[:-1]:
+            if stage.in_session:
+                continue
             if stage.schema is None:
                 raise InternalError(f"stage {stage.stage} was cut without a schema")
             plan_key = keys.plan(self.query_id, stage.stage)
@@ -266,6 +269,7 @@ class QueryRun:
 
     def _drive(self) -> Generator[pa.RecordBatch, None, None]:
         commands: deque[Command] = deque(self._schedule.handle(Started()))
+        own: deque[SendTasks] = deque()
         while True:
             while commands:
                 command = commands.popleft()
@@ -280,6 +284,8 @@ class QueryRun:
                         continue
                     planned = StagePlanned(stage=command.stage, specs=self._plan_stage(command.stage))
                     commands.extend(self._schedule.handle(planned))
+                elif isinstance(command, SendTasks) and command.node_id == self._view.node_id:
+                    own.append(command)
                 elif isinstance(command, SendTasks):
                     self._send(command)
                 elif isinstance(command, RunRoot):
@@ -288,6 +294,10 @@ class QueryRun:
                     raise command.error
                 else:
                     return
+            if own:
+                # Once the nodes have what they can do meanwhile.
+                commands.extend(self._store_tables(own.popleft()))
+                continue
             for event in self._look():
                 commands.extend(self._schedule.handle(event))
 
@@ -298,7 +308,8 @@ class QueryRun:
     def _rest_is_small(self) -> bool:
         """Whether all that is left runs here sooner than as stages; if so, the root becomes all of it."""
         partials = self._schedule.partials()
-        if not partials or self._schedule.pending() or not can_fold(self._query.graph, partials):
+        started = any(not self._query.graph.stages[stage].in_session for stage in partials)
+        if not started or self._schedule.pending() or not can_fold(self._query.graph, partials):
             return False
         return remaining_bytes(self._query.graph, partials) <= self._settings.finish_here_bytes
 
@@ -314,6 +325,8 @@ class QueryRun:
 
     def _plan_stage(self, number: int) -> tuple[TaskSpec, ...]:
         stage = self._query.graph.stages[number]
+        if stage.in_session:
+            return (plan_in_session(stage, self._view.node_id),)
         nodes = self._nodes()
         starts = row_group_starts(
             stage, nodes, self._footers, self._view.store_options, min_cell_bytes=self._settings.min_cell_bytes
@@ -340,6 +353,59 @@ class QueryRun:
             self._sent_s[key] = now_s
             self._given[key] = command.node_id
         self._wait_s = self._settings.poll_min_s
+
+    def _store_tables(self, command: SendTasks) -> tuple[Command, ...]:
+        """Put in-memory tables into storage, as partials like any other; returns the schedule's commands after it."""
+        self._tell("storing in-memory tables")
+        commands: tuple[Command, ...] = ()
+        for spec, attempt in command.tasks:
+            key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
+            stage = self._query.graph.stages[spec.stage]
+            assert stage.schema is not None
+            try:
+                with self._workbench() as (engine, bench):
+                    work = run_attempt(
+                        task=spec,
+                        fragment=stage.fragment,
+                        schema=stage.schema.arrow,
+                        partial_key=keys.partial(self.query_id, key.stage, key.task, key.attempt),
+                        engine=engine,
+                        bench=bench,
+                        cancelled=self._cancelled,
+                    )
+            except QueryCancelled:
+                return self._schedule.handle(Cancelled())
+            except ApiaryError as error:
+                erred = TaskErred(key=key, node_id=self._view.node_id, error=error)
+                return (*commands, *self._schedule.handle(erred))
+            self._stored_bytes += work.partial.length
+            commands += self._schedule.handle(TaskCommitted(key=key, partial=work.partial))
+        return commands
+
+    @contextmanager
+    def _workbench(self) -> Iterator[tuple[Engine, Bench]]:
+        """Give what a bee works with, for work that is this process's; its scratch folder is removed afterwards."""
+        folder = self._settings.scratch_dir
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix="apiary-session-", dir=folder))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make a scratch folder (scratch_dir={folder}): {error}; name one that is there"
+            ) from error
+        try:
+            engine = Engine(self._query.settings, ROOT_MEMORY_BYTES, scratch, allow_udfs=True)
+            yield (
+                engine,
+                Bench(
+                    store=self._store,
+                    scratch=scratch,
+                    options=self._view.store_options,
+                    partial_memory_bytes=self._settings.partial_memory_bytes,
+                    compression=codec_of(self._settings),
+                ),
+            )
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
@@ -454,23 +520,20 @@ class QueryRun:
             The schedule's commands after it (a generator's return value).
         """
         self._tell("gathering the result")
-        scratch = Path(tempfile.mkdtemp(prefix="apiary-root-", dir=self._settings.scratch_dir))
         try:
-            for batch in self._root_batches(scratch):
+            for batch in self._root_batches():
                 if batch.num_rows:
                     self._rows += batch.num_rows
-                    yield conform(batch, self.schema)
+                    yield conform_result(batch, self.schema)
                 if self._cancelled.is_set():
                     return self._schedule.handle(Cancelled())
                 if self._overdue():
                     return self._schedule.handle(self._timed_out())
         except ApiaryError as error:
             return self._schedule.handle(RootErred(error=error))
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         return self._schedule.handle(RootFinished())
 
-    def _root_batches(self, scratch: Path) -> Iterator[pa.RecordBatch]:
+    def _root_batches(self) -> Iterator[pa.RecordBatch]:
         root = self._root_stage
         partials = self._schedule.partials()
         if _is_plain_gather(root):
@@ -478,19 +541,12 @@ class QueryRun:
                 yield from read_partial(self._store, partial, 0)
             return
         task = plan_root(root, partials, self._view.node_id)
-        engine = Engine(self._query.settings, ROOT_MEMORY_BYTES, scratch, allow_udfs=True)
-        bench = Bench(
-            store=self._store,
-            scratch=scratch,
-            options=self._view.store_options,
-            partial_memory_bytes=self._settings.partial_memory_bytes,
-            compression=None,
-        )
-        plan = prepare_plan(task, root.fragment, engine, bench)
-        for partition in range(plan.partition_count):
-            stream = engine.ctx.execute(plan, partition)
-            while (batch := _next_batch(stream, root.fragment)) is not None:
-                yield batch
+        with self._workbench() as (engine, bench):
+            plan = prepare_plan(task, root.fragment, engine, bench)
+            for partition in range(plan.partition_count):
+                stream = engine.ctx.execute(plan, partition)
+                while (batch := _next_batch(stream, root.fragment)) is not None:
+                    yield batch
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -509,54 +565,9 @@ class QueryRun:
                 raise
 
 
-def row_group_starts(
-    stage: Stage,
-    nodes: Sequence[NodeInfo],
-    footers: FooterCache,
-    options: StoreOptions | None = None,
-    *,
-    min_cell_bytes: int,
-) -> dict[str, tuple[int, ...]]:
-    """Read the footers of a stage's Parquet files that are large enough to be split among these nodes.
-
-    Returns:
-        File URL to the first byte of each row group.
-
-    Raises:
-        TableError: If a file is missing or is no readable Parquet file.
-        StorageError: If its store cannot be asked.
-    """
-    starts: dict[str, tuple[int, ...]] = {}
-    split = {index for variant in stage.variants if variant.kind == "cells" for index in variant.split}
-    for index in sorted(split):
-        leaf = stage.leaves[index]
-        if not isinstance(leaf, ScanLeaf) or leaf.format != "parquet_scan":
-            continue
-        target_bytes = cell_target_bytes(sum(f.size_bytes for f in leaf.files), nodes, min_cell_bytes)
-        for file in leaf.files:
-            if file.size_bytes > target_bytes:
-                url = file_url(leaf.store_url, file.path)
-                groups = footers.row_groups(url, file.size_bytes, options, last_modified_ns=file.last_modified_ns)
-                starts[url] = tuple(group.start_offset for group in groups)
-    return starts
-
-
 def new_query_id() -> str:
     """Return a new query id; ids sort by time of start."""
     return f"q{int(time.time() * 1000):011x}-{secrets.token_hex(4)}"
-
-
-def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return a batch under the result's own names, types, nullability and metadata, by position."""
-    if batch.schema.equals(schema, check_metadata=True):
-        return batch
-    columns = [
-        column if column.type == field.type else column.cast(field.type)
-        for column, field in zip(batch.columns, schema, strict=True)
-    ]
-    if not columns:
-        return batch
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _is_plain_gather(root: Stage) -> bool:

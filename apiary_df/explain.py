@@ -10,6 +10,7 @@ from datafusion.plan import LogicalPlan
 
 from apiary_df.config import format_bytes
 from apiary_df.model import NodeInfo, TaskSpec
+from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import RunsHere, RunsOnSwarm
@@ -132,6 +133,8 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
         lines.extend(_indented(display(stage.fragment)))
         if explanation.until == "stages" or stage is graph.root:
             continue
+        if stage.in_session:
+            continue
         if explanation.report is not None and stage.stage in explanation.report.folded_stages:
             lines.append("  ran in this process, with the result: little was left to read, or no node was left")
         elif stage.stage in by_stage:
@@ -146,6 +149,10 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
 def _stage_title(stage: Stage, graph: StageGraph) -> str:
     if stage is graph.root:
         return f"stage {stage.stage} (result, in this process){_reads(stage)}"
+    if stage.in_session:
+        size = format_bytes(source_bytes(stage.fragment))
+        parts = "1 part" if stage.partitions == 1 else f"{stage.partitions} parts"
+        return f"stage {stage.stage} (in-memory table of {size}, stored once by this process) -> {parts}"
     target = f"shuffle by hash into {stage.partitions}" if stage.output == "hash" else "gather"
     return f"stage {stage.stage} -> {target}; {_parallelism(stage)}{_reads(stage)}"
 
@@ -164,6 +171,8 @@ def _parallelism(stage: Stage) -> str:
             words.append(f"tasks by cells ({len(leaf.files)} files, {format_bytes(size)})")
         elif variant.kind == "hash":
             words.append(f"tasks by {variant.partitions} shuffle partitions")
+        elif variant.kind == "spread":
+            words.append(f"tasks by {variant.partitions} parts of an in-memory table")
         else:
             words.append("one task (the plan has a single partition here)")
         copies = [stage.leaves[i] for i in variant.whole if variant.kind != "single"]

@@ -7,6 +7,7 @@ is done with the boundaries is the planner's business.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from threading import Lock
@@ -15,8 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apiary_df.errors import ObjectDamaged, ObjectMissing, TableError
+from apiary_df.model import NodeInfo
 from apiary_df.objects import Location, parse_location
+from apiary_df.plan.scans import file_url
+from apiary_df.plan.stages import ScanLeaf, Stage
 from apiary_df.store import Store, StoreOptions, open_store
+from apiary_df.tasks import cell_target_bytes
 
 FOOTER_GUESS_BYTES = 64 * 1024
 """Bytes read from an object's end at first: nearly every footer fits, and a request costs more than 64 KiB
@@ -179,3 +184,35 @@ def row_group_offsets(
         StorageError: If the store cannot be asked.
     """
     return _CACHE.row_groups(url, size_bytes, options, last_modified_ns=last_modified_ns)
+
+
+def row_group_starts(
+    stage: Stage,
+    nodes: Sequence[NodeInfo],
+    footers: FooterCache,
+    options: StoreOptions | None = None,
+    *,
+    min_cell_bytes: int,
+) -> dict[str, tuple[int, ...]]:
+    """Read the footers of a stage's Parquet files that are large enough to be split among these nodes.
+
+    Returns:
+        File URL to the first byte of each row group.
+
+    Raises:
+        TableError: If a file is missing or is no readable Parquet file.
+        StorageError: If its store cannot be asked.
+    """
+    starts: dict[str, tuple[int, ...]] = {}
+    split = {index for variant in stage.variants if variant.kind == "cells" for index in variant.split}
+    for index in sorted(split):
+        leaf = stage.leaves[index]
+        if not isinstance(leaf, ScanLeaf) or leaf.format != "parquet_scan":
+            continue
+        target_bytes = cell_target_bytes(sum(f.size_bytes for f in leaf.files), nodes, min_cell_bytes)
+        for file in leaf.files:
+            if file.size_bytes > target_bytes:
+                url = file_url(leaf.store_url, file.path)
+                groups = footers.row_groups(url, file.size_bytes, options, last_modified_ns=file.last_modified_ns)
+                starts[url] = tuple(group.start_offset for group in groups)
+    return starts

@@ -167,8 +167,8 @@ class SwarmPlanner:
         if reason is not None:
             return RunsHere(reason=reason, physical=text)
         phases = rewrite(tree, options)
-        graph = cut(phases[-1].plan, functools.partial(self._schema_of, twin))
-        if len(graph.stages) == 1:
+        graph = cut(phases[-1].plan, functools.partial(self._schema_of, twin), options.embed_bytes)
+        if not graph.is_divided:
             reason = "nothing to distribute: every part of the plan has a single partition"
             return RunsHere(reason=reason, physical=text, phases=phases)
         functions = python_functions(stage.fragment for stage in graph.stages[:-1])

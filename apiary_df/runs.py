@@ -14,9 +14,10 @@ from collections.abc import Callable, Generator, Iterator
 import datafusion
 import pyarrow as pa
 
-from apiary_df.coordinator import QueryRun, conform
+from apiary_df.coordinator import QueryRun
 from apiary_df.errors import ApiaryError, QueryCancelled
 from apiary_df.progress import QueryProgress
+from apiary_df.protocol.arrow import conform_result
 from apiary_df.report import QueryReport
 from apiary_df.worker.bee import execution_error
 
@@ -96,7 +97,7 @@ def local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Cal
                 arrow = batch.to_pyarrow()
                 rows += arrow.num_rows
                 # The plan knows more of NULLs than the query says, and says it only where there is a batch.
-                yield conform(arrow, schema)
+                yield conform_result(arrow, schema)
         except ApiaryError:
             raise
         except Exception as error:

@@ -19,13 +19,14 @@ import datafusion
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.coordinator import Query, QueryRun, row_group_starts
+from apiary_df.coordinator import Query, QueryRun
 from apiary_df.dataframe import PHASES, DataFrame, ResultStream, ours
 from apiary_df.errors import ConfigError, FunctionsRefused, SqlError
 from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
-from apiary_df.footers import FooterCache
+from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.machine import load_settings
 from apiary_df.model import CellInfo, NodeInfo, NodeState, TaskSpec
+from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import scan_cells
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
@@ -235,6 +236,10 @@ class SessionSwarm:
         cells: dict[CellInfo, None] = {}
         for stage in graph.stages:
             starts = self._row_group_starts(stage, nodes)
+            if stage.in_session:
+                size_bytes = source_bytes(stage.fragment) // stage.partitions
+                parts = (f"memory:{stage.stage}/{part}" for part in range(stage.partitions))
+                cells.update((CellInfo(storage_key=key, bytes=size_bytes), None) for key in parts)
             for leaf in stage.leaves:
                 if isinstance(leaf, ScanLeaf):
                     total_bytes = sum(file.size_bytes for file in leaf.files)

@@ -22,6 +22,7 @@ from apiary_df.model import (
     SegmentRef,
     TaskSpec,
 )
+from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.scans import files_of_cells, scan_cells
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, Variant
 from apiary_df.planner import assign_cells_to_nodes, extract_alive_nodes, leafcutter_split_assignments, waves
@@ -91,6 +92,18 @@ def plan_stage(
     return tuple(replace(spec, task=number) for number, spec in enumerate(specs))
 
 
+def plan_in_session(stage: Stage, node_id: str) -> TaskSpec:
+    """Return the one task of a stage that the session runs: it stores an in-memory table."""
+    return TaskSpec(
+        stage=stage.stage,
+        task=0,
+        node_id=node_id,
+        output_partitions=stage.partitions,
+        input_bytes=source_bytes(stage.fragment),
+        why="an in-memory table: stored once, by the session that has it",
+    )
+
+
 def plan_root(stage: Stage, partials: Mapping[int, Sequence[PartialRef]], node_id: str) -> TaskSpec:
     """Return the one task of the root stage, which the coordinator runs itself."""
     (variant,) = stage.variants
@@ -117,7 +130,7 @@ class _StagePlanner:
     def variant(self, variant: Variant) -> list[TaskSpec]:
         if variant.kind == "cells":
             return self._by_cells(variant)
-        if variant.kind == "hash":
+        if variant.kind in {"hash", "spread"}:
             return self._by_partitions(variant)
         spec = self.whole_task(variant)
         return [self._placed(spec, "one task: the plan needs all rows in one place")]

@@ -73,17 +73,24 @@ class _Folder:
                 return node.with_children(*[rebuilt(child) for child in node.children])
             leaf = next(leaves)
             if isinstance(leaf, ExchangeLeaf) and leaf.stage not in self._complete:
-                return self._inlined(self._graph.stages[leaf.stage])
+                return self._inlined(self._graph.stages[leaf.stage], merged=leaf.ordered)
             self.leaves.append(leaf)
             return node
 
         return rebuilt(stage.fragment)
 
-    def _inlined(self, stage: Stage) -> PlanNode:
-        """Return a stage's plan as one partition; over one partition its shuffle is nothing but a gather."""
+    def _inlined(self, stage: Stage, *, merged: bool) -> PlanNode:
+        """Return a stage's plan as one partition; over one partition its shuffle is nothing but a gather.
+
+        Args:
+            stage: The stage.
+            merged: A merge stands above: partitions that are in order each by itself stay as they are.
+        """
         tree = self.tree(stage)
         if stage.output == "hash":
             tree = codec.coalesce(tree.children[0])
+        elif stage.in_session and stage.partitions > 1 and not merged:
+            tree = codec.coalesce(tree)
         if stage.schema is not None and stage.schema.renamed:
             # What reads the exchange expects the names that its partials would have had.
             tree = codec.rename_projection(tree, stage.schema.names, stage.schema.arrow.names)

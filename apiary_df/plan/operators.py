@@ -87,6 +87,15 @@ SINGLE_INPUT_AGGREGATES = frozenset({codec.FINAL, codec.SINGLE})
 """Aggregate modes that are right only over all rows at once."""
 
 
+EMBED_BYTES = 64 << 10
+"""In-memory tables up to this size travel inside the fragments that read them: a request costs as much as the bytes."""
+
+
+def is_large_table(node: PlanNode, embed_bytes: int) -> bool:
+    """Whether a node is an in-memory table of more than so many bytes, which no fragment should carry."""
+    return node.kind == "memory_scan" and len(node.body) > embed_bytes
+
+
 def coordinator_only_reason(plan: PlanNode) -> str | None:
     """Return why a plan must run in the session as a whole, naming the operator; None if it need not."""
     for node in plan.walk():

@@ -64,9 +64,11 @@ def output_schema(ctx: SessionContext, node: PlanNode) -> pa.Schema:
 
 
 def emptied(plan: PlanNode) -> PlanNode:
-    """Return a plan whose file scans list no files; its schema is the same, and so is everything else of it."""
+    """Return a plan whose scans list no files and no batches; its schema is the same, and so is all else of it."""
 
     def change(node: PlanNode) -> PlanNode:
+        if node.kind == "memory_scan":
+            return codec.replace(node, partitions=[b""] * len(codec.fields_of(node).partitions))
         if not node.is_file_scan:
             return node
         return codec.with_scan_groups(node, [[] for _ in codec.scan_conf(node).file_groups])

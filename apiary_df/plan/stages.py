@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 from apiary_df.errors import PlanError
 from apiary_df.model import ScanFile
 from apiary_df.plan import codec
-from apiary_df.plan.operators import SINGLE_INPUT_AGGREGATES, has_build_side, partition_count
+from apiary_df.plan.operators import (
+    EMBED_BYTES,
+    SINGLE_INPUT_AGGREGATES,
+    has_build_side,
+    is_large_table,
+    partition_count,
+)
 from apiary_df.plan.order import leaves_in_order
 from apiary_df.plan.schema import ExchangeSchema
 from apiary_df.plan.tree import PlanNode
@@ -23,6 +29,9 @@ EXCHANGE_STORE_URL = "file:///"
 """Where exchange leaves read: a task always reads partials through its own file system."""
 
 _GATHERS = frozenset({"coalesce_partitions", "sort_preserving_merge"})
+
+_READING = frozenset({"arrow_scan", "projection"})
+"""Operators of the reading end of an exchange."""
 
 SchemaOf = Callable[[PlanNode], ExchangeSchema]
 """Tells the schema of an exchange fed by a plan."""
@@ -68,12 +77,13 @@ class Variant:
     """One way in which tasks run a region of a fragment.
 
     Attributes:
-        kind: ``single`` (one task), ``cells`` (tasks share the files of one scan) or ``hash`` (a task takes
-            partitions of its shuffles).
+        kind: ``single`` (one task), ``cells`` (tasks share the files of one scan), ``hash`` (a task takes
+            partitions of its shuffles) or ``spread`` (a task takes partitions of an in-memory table, which hold
+            whatever rows they hold).
         choices: (union, branch) pairs that are active, unions counted in post-order.
         whole: Leaves that every task reads in full.
         split: Leaves that tasks share.
-        partitions: For ``hash``, the partition count of the shuffles.
+        partitions: For ``hash`` and ``spread``, how many partitions the tasks share.
     """
 
     kind: str
@@ -90,8 +100,9 @@ class Stage:
     Attributes:
         stage: Number of the stage; inputs have lower numbers, the root has the highest.
         fragment: Plan whose file leaves are templates, filled by each task.
-        output: ``hash``, ``gather`` or ``result``.
-        partitions: Output partitions: the shuffle's count, else 1.
+        output: ``hash``, ``gather``, ``result``, or ``spread`` for an in-memory table, which the session stores as
+            the one task of this stage.
+        partitions: Output partitions: those of the shuffle or the in-memory table, else 1.
         leaves: The fragment's file leaves, in pre-order.
         variants: How tasks run it.
         unions: Number of unions in the fragment.
@@ -111,6 +122,11 @@ class Stage:
     def inputs(self) -> tuple[int, ...]:
         """The stages that this one reads, each once, in order."""
         return tuple(dict.fromkeys(leaf.stage for leaf in self.leaves if isinstance(leaf, ExchangeLeaf)))
+
+    @property
+    def in_session(self) -> bool:
+        """Whether the session runs this stage: an in-memory table is nowhere else."""
+        return self.output == "spread"
 
     @property
     def rests_on_partition_order(self) -> bool:
@@ -133,6 +149,11 @@ class StageGraph:
         """The stage that gives the result."""
         return self.stages[-1]
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether nodes run any of it."""
+        return any(not stage.in_session for stage in self.stages[:-1])
+
 
 @dataclass(frozen=True, slots=True)
 class _Region:
@@ -148,17 +169,18 @@ class _Region:
         return len(self.variants) == 1 and self.variants[0].kind == "single"
 
 
-def cut(plan: PlanNode, schema_of: SchemaOf) -> StageGraph:
+def cut(plan: PlanNode, schema_of: SchemaOf, embed_bytes: int = EMBED_BYTES) -> StageGraph:
     """Cut a rewritten plan into stages.
 
     Args:
         plan: What the last rule left.
         schema_of: Tells the schema of an exchange.
+        embed_bytes: In-memory tables above this size become stages of the session.
 
     Raises:
         PlanError: If the plan's distribution is not one that this cutter understands; nothing is guessed.
     """
-    cutter = _Cutter(schema_of)
+    cutter = _Cutter(schema_of, embed_bytes)
     region = cutter.region(plan)
     if not region.is_single:
         region = cutter.gathered(codec.coalesce(region.tree), region)
@@ -170,8 +192,10 @@ def cut(plan: PlanNode, schema_of: SchemaOf) -> StageGraph:
 
 
 class _Cutter:
-    def __init__(self, schema_of: SchemaOf) -> None:
+    def __init__(self, schema_of: SchemaOf, embed_bytes: int) -> None:
         self._schema_of = schema_of
+        self._embed_bytes = embed_bytes
+        self._tables: dict[PlanNode, int] = {}
         self.stages: list[Stage] = []
 
     def add_stage(self, region: _Region, *, output: str, partitions: int, schema: ExchangeSchema | None) -> int:
@@ -191,6 +215,8 @@ class _Cutter:
     def region(self, node: PlanNode) -> _Region:
         if node.is_file_scan:
             return self._scan(node)
+        if is_large_table(node, self._embed_bytes) or codec.is_round_robin(node):
+            return self._table(node)
         if not node.children:
             return _Region(node, (), (Variant(kind="single"),))
         if node.kind == "repartition":
@@ -199,6 +225,8 @@ class _Cutter:
             child = self.region(node.children[0])
             if child.is_single:
                 return replace(child, tree=node.with_children(child.tree))
+            if _is_table(child):
+                return _whole_table(node, child)
             return self.gathered(node, child)
         if node.kind in {"union", "interleave"}:
             return self._union(node)
@@ -225,6 +253,25 @@ class _Cutter:
             # One group was planned as one partition: what stands above may rest on that (a limit, say).
             return _Region(template, (leaf,), (Variant(kind="single", whole=(0,)),))
         return _Region(template, (leaf,), (Variant(kind="cells", split=(0,)),))
+
+    def _table(self, node: PlanNode) -> _Region:
+        """Make a stage of a large in-memory table, once however often the plan reads it, and return its reading end.
+
+        Raises:
+            PlanError: If the node is a round-robin repartition of anything else, which a rule should have removed.
+        """
+        if node.children and not is_large_table(node.children[0], self._embed_bytes):
+            raise PlanError("cannot cut the plan: a round-robin repartition was left in it")
+        schema = self._schema_of(node)
+        count = partition_count(node)
+        if node not in self._tables:
+            region = _Region(node, (), (Variant(kind="single"),))
+            self._tables[node] = self.add_stage(region, output="spread", partitions=count, schema=schema)
+        tree, leaf = self._exchange(self._tables[node], schema, ordered=False)
+        if count == 1:
+            # It was planned as one partition: what stands above may rest on that.
+            return _Region(tree, (leaf,), (Variant(kind="single", whole=(0,)),))
+        return _Region(tree, (leaf,), (Variant(kind="spread", split=(0,), partitions=count),))
 
     def _exchange(self, stage: int, schema: ExchangeSchema, *, ordered: bool) -> tuple[PlanNode, ExchangeLeaf]:
         scan = codec.arrow_scan(schema.encoded, EXCHANGE_STORE_URL)
@@ -309,8 +356,22 @@ class _Cutter:
 def _is_exchange(region: _Region) -> bool:
     """Whether a gather region is the reading end of an exchange already."""
     return any(isinstance(leaf, ExchangeLeaf) for leaf in region.leaves) and all(
-        node.kind in {*_GATHERS, "arrow_scan", "projection"} for node in region.tree.walk()
+        node.kind in {*_GATHERS, *_READING} for node in region.tree.walk()
     )
+
+
+def _is_table(region: _Region) -> bool:
+    """Whether a region is a shared in-memory table and nothing else."""
+    (variant, *others) = region.variants
+    return not others and variant.kind == "spread" and all(n.kind in _READING for n in region.tree.walk())
+
+
+def _whole_table(gather: PlanNode, table: _Region) -> _Region:
+    """Return a gather of an in-memory table: whoever wants all of it reads what the session stored."""
+    (leaf,) = table.leaves
+    assert isinstance(leaf, ExchangeLeaf)
+    read = replace(leaf, ordered=gather.kind == "sort_preserving_merge")
+    return _Region(gather.with_children(table.tree), (read,), (Variant(kind="single", whole=(0,)),))
 
 
 def whole_files(planned: list[ScanFile]) -> tuple[ScanFile, ...]:

@@ -105,7 +105,12 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
     "avro_scan": {"base_conf": one(1, "FileScanConf")},
     "json_scan": {"base_conf": one(1, "FileScanConf")},
     "arrow_scan": {"base_conf": one(1, "FileScanConf")},
-    "memory_scan": {"partitions": many(1), "schema": one(2)},
+    "memory_scan": {
+        "partitions": many(1),
+        "schema": one(2),
+        "projection": many(3, "uint32"),
+        "sort_information": many(4),
+    },
     "empty": {"schema": one(1), "partitions": one(2, "uint32")},
     "placeholder_row": {"schema": one(1), "partitions": one(2, "uint32")},
     "generate_series": {"schema": one(1)},

@@ -49,6 +49,19 @@ def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def conform_result(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch under the result's own names, types, nullability and metadata, by position."""
+    if batch.schema.equals(schema, check_metadata=True):
+        return batch
+    columns = [
+        column if column.type == field.type else column.cast(field.type)
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    if not columns:
+        return batch
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
 def same_layout(one: pa.DataType, other: pa.DataType) -> bool:
     """Return whether two types hold the same values in the same buffers, whatever they declare nullable."""
     one, other = _storage(one), _storage(other)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 from datafusion.plan import ExecutionPlan
 
+from apiary_df.config import Settings
 from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, QueryCancelled, ResourcesExhausted
 from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec
 from apiary_df.objects import register_object_store_for
@@ -215,6 +216,11 @@ def _drain(
     # The first cause, not the other partitions' having been stopped by it.
     for error in sorted(errors, key=lambda e: isinstance(e, QueryCancelled)):
         raise error
+
+
+def codec_of(settings: Settings) -> Compression | None:
+    """Return the codec of partials that settings ask for; None is no compression."""
+    return None if settings.compression == "none" else settings.compression
 
 
 def execution_error(error: BaseException, fragment: PlanNode | None = None) -> ApiaryError:

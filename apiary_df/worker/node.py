@@ -43,10 +43,9 @@ from apiary_df.protocol.messages import (
     decode,
     encode,
 )
-from apiary_df.protocol.partial import Compression
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
-from apiary_df.worker.bee import Bench, Work, run_attempt
+from apiary_df.worker.bee import Bench, Work, codec_of, run_attempt
 from apiary_df.worker.engine import Engine, check_engine
 
 logger = logging.getLogger("apiary_df")
@@ -362,7 +361,7 @@ class Node:
             scratch=folder,
             options=self._options,
             partial_memory_bytes=self._settings.partial_memory_bytes,
-            compression=_codec(self._settings),
+            compression=codec_of(self._settings),
         )
         key = order.key
         return run_attempt(
@@ -466,10 +465,6 @@ class Node:
         self.store.put(keys.error(key.query_id, key.stage, key.task, key.attempt), encode(report))
         if not self._is_wanted(key.query_id):
             self._discard(order)
-
-
-def _codec(settings: Settings) -> Compression | None:
-    return None if settings.compression == "none" else settings.compression
 
 
 def new_node_id() -> str:

@@ -8,7 +8,7 @@ a task, written here without the protocol's encoder.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -27,8 +27,12 @@ from apiary_df.plan.scans import file_url, fill_fragment
 from apiary_df.plan.stages import ScanLeaf, Stage
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import TWIN_OPTIONS, RunsHere, RunsOnSwarm, SwarmPlanner
-from apiary_df.tasks import TaskOptions, plan_root, plan_stage
+from apiary_df.protocol.partial import PartialWriter
+from apiary_df.tasks import TaskOptions, plan_in_session, plan_root, plan_stage
 from apiary_df.worker.engine import Engine
+
+WritePartial = Callable[[Path, str, pa.Schema, Sequence[Sequence[pa.RecordBatch]]], PartialRef]
+"""Writes the batches of each output partition as one file of a folder."""
 
 MEMORY_BYTES = 256 * 1024 * 1024
 """Memory of the engine that runs the fragments: enough that nothing here spills."""
@@ -128,6 +132,7 @@ class LocalSwarm:
         nodes: The nodes that tasks are planned for.
         options: Settings of task planning.
         scratch: Where partials go; a folder of its own for every query is made in it.
+        write: Writes partials; :func:`write_partial` if tests are to rest on nothing of the protocol.
     """
 
     session: datafusion.SessionContext
@@ -135,6 +140,7 @@ class LocalSwarm:
     nodes: Sequence[NodeInfo]
     scratch: Path
     options: TaskOptions = field(default_factory=TaskOptions)
+    write: WritePartial = field(default_factory=lambda: write_partial)
 
     def __post_init__(self) -> None:
         self.planner = SwarmPlanner(self.session, lambda _twin: None)
@@ -160,9 +166,13 @@ class LocalSwarm:
         for stage in planned.graph.stages[:-1]:
             if fold_after is not None and stage.stage >= fold_after and can_fold(planned.graph, partials):
                 break
-            specs = plan_stage(stage, self.nodes, partials, row_group_starts(stage), self.options)
+            specs: tuple[TaskSpec, ...]
+            if stage.in_session:
+                specs = (plan_in_session(stage, "here"),)
+            else:
+                specs = plan_stage(stage, self.nodes, partials, row_group_starts(stage), self.options)
             tasks[stage.stage] = specs
-            partials[stage.stage] = tuple(_run_task(engine, stage, spec, folder) for spec in specs)
+            partials[stage.stage] = tuple(_run_task(engine, stage, spec, folder, self.write) for spec in specs)
         root = planned.graph.root
         if len(partials) < len(planned.graph.stages) - 1:
             root = fold(planned.graph, partials)
@@ -173,11 +183,11 @@ class LocalSwarm:
         return Ran(table=table_of(outputs, schema), planned=planned, tasks=tasks, partials=partials)
 
 
-def _run_task(engine: Engine, stage: Stage, spec: TaskSpec, folder: Path) -> PartialRef:
+def _run_task(engine: Engine, stage: Stage, spec: TaskSpec, folder: Path, write: WritePartial) -> PartialRef:
     outputs = drain(engine.ctx, engine.decode(_filled(stage, spec, folder)))
     assert len(outputs) == spec.output_partitions, f"stage {stage.stage} was cut for {spec.output_partitions}"
     assert stage.schema is not None
-    return write_partial(folder, f"{stage.stage}-{spec.task}.arrow", stage.schema.arrow, outputs)
+    return write(folder, f"{stage.stage}-{spec.task}.arrow", stage.schema.arrow, outputs)
 
 
 def _filled(stage: Stage, spec: TaskSpec, folder: Path) -> PlanNode:
@@ -209,6 +219,20 @@ def write_partial(folder: Path, key: str, schema: pa.Schema, outputs: Sequence[S
         writer.close()
         length = sink.tell()
     return PartialRef(key=key, length=length, footer_offset=footer, footer_checksum="", segments=tuple(segments))
+
+
+def write_real_partial(
+    folder: Path, key: str, schema: pa.Schema, outputs: Sequence[Sequence[pa.RecordBatch]]
+) -> PartialRef:
+    """Write the same with the protocol's own encoder, which knows every type."""
+    with PartialWriter(schema, len(outputs), folder / "scratch", MEMORY_BYTES) as writer:
+        for partition, batches in enumerate(outputs):
+            for batch in batches:
+                writer.write(partition, batch)
+        finished = writer.finish()
+        assert isinstance(finished.data, pa.Buffer)
+        (folder / key).write_bytes(finished.data)
+    return finished.ref(key)
 
 
 def row_group_starts(stage: Stage) -> Mapping[str, Sequence[int]]:

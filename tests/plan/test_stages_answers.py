@@ -10,6 +10,7 @@ import datafusion
 import pytest
 
 from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
+from apiary_df.plan.operators import EMBED_BYTES
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.planning import RunsHere, RunsOnSwarm
 from apiary_df.tasks import TaskOptions
@@ -29,6 +30,7 @@ class Shape:
     bees: int
     cell_bytes: int
     task_bytes: int = 0
+    embed_bytes: int = EMBED_BYTES
 
     def swarm(self, session: datafusion.SessionContext, scratch: Path) -> LocalSwarm:
         nodes = [
@@ -36,7 +38,9 @@ class Shape:
         ]
         return LocalSwarm(
             session=session,
-            rewrite=RewriteOptions(partitions=self.partitions, small_bytes=self.small_bytes),
+            rewrite=RewriteOptions(
+                partitions=self.partitions, small_bytes=self.small_bytes, embed_bytes=self.embed_bytes
+            ),
             nodes=nodes,
             scratch=scratch,
             options=TaskOptions(min_cell_bytes=1, min_task_bytes=self.task_bytes),
@@ -49,7 +53,11 @@ SHAPES = {
     "grouped-partitions": Shape(partitions=7, small_bytes=0, bees=1, cell_bytes=20 * KIB, task_bytes=8 * KIB),
 }
 TPCH_SHAPES = {**SHAPES, "small-inside": Shape(partitions=3, small_bytes=200 * KIB, bees=1, cell_bytes=1 << 30)}
-SAMPLE_SHAPES = {**SHAPES, "small-inside": Shape(partitions=3, small_bytes=10_000, bees=1, cell_bytes=1)}
+SAMPLE_SHAPES = {
+    **SHAPES,
+    "small-inside": Shape(partitions=3, small_bytes=10_000, bees=1, cell_bytes=1),
+    "tables-stored": Shape(partitions=3, small_bytes=0, bees=2, cell_bytes=1, embed_bytes=0),
+}
 
 
 @pytest.mark.parametrize("shape", TPCH_SHAPES)

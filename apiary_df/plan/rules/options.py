@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from apiary_df.plan.operators import EMBED_BYTES
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewriteOptions:
@@ -13,7 +15,10 @@ class RewriteOptions:
         partitions: Output partitions of a shuffle that a rule inserts, >= 1.
         small_bytes: A subtree that reads at most this many bytes of source data runs whole inside its
             consumer; 0 keeps every exchange.
+        embed_bytes: In-memory tables of at most this many bytes travel inside the fragments that read them; larger
+            ones are stored once, by the session, and shared out like a shuffle's partitions.
     """
 
     partitions: int
     small_bytes: int
+    embed_bytes: int = EMBED_BYTES
