@@ -14,8 +14,8 @@ import datafusion
 import pyarrow as pa
 
 from apiary_df.comparison.tables import Difference
-from apiary_df.coordinator import conform
 from apiary_df.errors import AnswerDiffers, ApiaryError, QueryCancelled
+from apiary_df.protocol.arrow import conform_result
 from apiary_df.report import QueryReport, Verification
 from apiary_df.runs import Run, local_run
 from apiary_df.verify import shape
@@ -67,7 +67,7 @@ def verified_run(
             plain.close()
             if reports:
                 ended(replace(reports[-1], verified=verification))
-        yield from (conform(batch, schema) for batch in answer.to_batches())
+        yield from (conform_result(batch, schema) for batch in answer.to_batches())
 
     def cancel() -> None:
         swarm.cancel()
