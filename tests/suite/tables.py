@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 FILES = 8
 """Files of a table that is to be shared out."""
 
-ROW_GROUPS = 3
-"""Row groups of each of them."""
+ROW_GROUPS = 8
+"""Row groups of each of them: with eight files, as many cells as sixteen bees are given at most."""
 
 ONE_CELL_ROWS = 100
 """Tables of fewer rows are one file of one row group, as small tables are."""

@@ -13,7 +13,7 @@ from .model import Query, Suite
 from .tables import FILES, ROW_GROUPS
 from .tpch import TPCH
 
-COUNTS_A_QUERY = {"tpch": 2}
+COUNTS_A_QUERY = {"tpch": 2, "ssb": 2}
 """At how many partition counts each query of a suite runs here; 1 for suites that are not named."""
 
 
