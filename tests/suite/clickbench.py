@@ -37,13 +37,15 @@ _DAY_S = 86_400
 def _skewed(rng: np.random.Generator, values: int, rows: int = ROWS) -> np.ndarray:
     """Draw numbers below ``values`` of which the small ones make up most."""
     drawn = rng.pareto(0.9, rows) * values / 60
-    numbers: np.ndarray = np.minimum(drawn.astype(np.int64), values - 1)
-    return numbers
+    return np.minimum(drawn.astype(np.int64), values - 1)
 
 
 def _hash(numbers: np.ndarray) -> np.ndarray:
     """Spread numbers over all of int64, the same ones each time."""
-    return (numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x7F4A7C15)).astype(np.int64)
+    spread: np.ndarray = (numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x7F4A7C15)).astype(
+        np.int64
+    )
+    return spread
 
 
 def _strings(texts: list[str], chosen: np.ndarray, empty: np.ndarray) -> pa.Array:

@@ -30,8 +30,8 @@ PARTITIONS = (1, 2, 3, 7, 16)
 """Bees of the swarms, and partitions of the plain sessions. For one bee the swarm plans two partitions, since with
 one there would be no exchange, and that bee does the tasks of both."""
 
-SETTINGS = Settings(small_bytes=0, finish_here_bytes=0, min_task_bytes=0, min_cell_bytes=1)
-"""Settings under which nothing is too small to be distributed, and every row group may be a cell."""
+SETTINGS = Settings(small_bytes=0, finish_here_bytes=0, min_task_bytes=0, min_cell_bytes=1, target_cell_bytes=1)
+"""Settings under which nothing is too small to be distributed, and every row group is a cell."""
 
 _GROUPS = re.compile(r"file_groups=\{(\d+) groups?: \[\[([^\]]*)\]")
 
