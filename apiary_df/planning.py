@@ -20,6 +20,7 @@ from datafusion.plan import ExecutionPlan, LogicalPlan
 from apiary_df.errors import PlanError, SqlError
 from apiary_df.plan import codec
 from apiary_df.plan.functions import PythonFunction, python_functions
+from apiary_df.plan.loss import lost_in_plan_format
 from apiary_df.plan.operators import coordinator_only_reason
 from apiary_df.plan.rules import Phase, RewriteOptions, rewrite
 from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
@@ -144,10 +145,15 @@ class SwarmPlanner:
         """
         twin = self._twin_for(options.partitions)
         try:
-            physical = twin.create_dataframe_from_logical_plan(logical).execution_plan()
+            frame = twin.create_dataframe_from_logical_plan(logical)
+            physical = frame.execution_plan()
         except Exception as error:
             raise SqlError(f"DataFusion cannot plan the query: {error}") from error
         text = physical.display_indent()
+        if "WindowAgg" in text:
+            lost = lost_in_plan_format(frame.optimized_logical_plan().display_indent())
+            if lost is not None:
+                return RunsHere(reason=lost, physical=text)
         try:
             encoded = physical.to_bytes(twin)
         except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception

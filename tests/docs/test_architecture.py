@@ -331,7 +331,14 @@ def test_numbers_are_the_codes(row: list[str]) -> None:
     "reason", [r[0] for r in rows_of("What runs in this process, and why")] if PAGE.exists() else []
 )
 def test_reasons_for_staying_here_are_the_codes(reason: str) -> None:
-    rooms = ("session_swarm.py", "planning.py", "plan/operators.py", "plan/stages.py", "planner/query.py")
+    rooms = (
+        "session_swarm.py",
+        "planning.py",
+        "plan/operators.py",
+        "plan/loss.py",
+        "plan/stages.py",
+        "planner/query.py",
+    )
     assert any(reason.strip("`") in sources()[f"apiary_df/{room}"] for room in rooms)
 
 
