@@ -1,8 +1,8 @@
 """Running a query on a swarm and on plain DataFusion, and judging what came of it.
 
 A swarm here is the real product: one node of so many bees as threads of this process, on a folder. Nothing is too small
-to be distributed, so every exchange moves rows between tasks. What answers must have in common is ``answers``'
-business, what the judgements add up to is ``report``'s.
+to be distributed, so every exchange moves rows between tasks. What SQL fixes of an answer is for
+:mod:`apiary_df.verify.verdict` to say, what the judgements add up to for ``report``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from pathlib import Path
 from types import TracebackType
 
 import datafusion
+import pyarrow as pa
 
 from apiary_df import LocalSwarm, SessionContext, Settings
+from apiary_df.comparison.tables import DIGITS
 from apiary_df.errors import ApiaryError
+from apiary_df.protocol.arrow import conform_result
+from apiary_df.verify.verdict import OTHER_ORDER, WHICH_ROWS, Judge
 
-from .answers import difference, schema_difference
 from .model import Query, Suite
 
 PARTITIONS = (1, 2, 3, 7, 16)
@@ -153,15 +156,9 @@ class Bench:
         report = swarm.last_query
         assert report is not None
         per_stage = Counter(task.stage for task in report.task_reports)
-        if query.undetermined:
-            wrong = schema_difference(frame.schema(), actual.schema)
-            if wrong is None and actual.num_rows != expected.num_rows:
-                wrong = f"numbers of rows differ: expected {expected.num_rows}, actual {actual.num_rows}"
-        else:
-            wrong = difference(plain, frame, expected, actual, query.digits)
         outcome = Outcome(
             **about,  # type: ignore[arg-type]
-            faults=() if wrong is None else (wrong,),
+            faults=tuple(answer_faults(query, plain, frame, expected, actual)),
             rows=expected.num_rows,
             divisible=divisible,
             distributed=report.distributed,
@@ -174,6 +171,33 @@ class Bench:
             swarm_s=swarm_s,
         )
         return replace(outcome, faults=(*outcome.faults, *misbehaviour(query, outcome)))
+
+
+def answer_faults(
+    query: Query, plain: datafusion.SessionContext, frame: datafusion.DataFrame, expected: pa.Table, actual: pa.Table
+) -> Iterator[str]:
+    """Say what is wrong with an answer, if anything.
+
+    Args:
+        query: The query.
+        plain: A plain session, which may be asked further questions.
+        frame: The query in that session.
+        expected: Its answer there.
+        actual: The answer that is judged; its schema must be the query's.
+    """
+    schema = frame.schema()
+    expected = pa.Table.from_batches([conform_result(batch, schema) for batch in expected.to_batches()], schema=schema)
+    verdict = Judge(plain, frame.logical_plan()).judge(expected, actual)
+    if query.undetermined is not None:
+        if not actual.schema.equals(schema, check_metadata=True) or actual.num_rows != expected.num_rows:
+            yield str(verdict.difference)
+        return
+    if verdict.difference is not None:
+        yield str(verdict.difference)
+    allowed = {WHICH_ROWS} if query.digits == DIGITS else {WHICH_ROWS, OTHER_ORDER}
+    for reason in verdict.open:
+        if reason not in allowed:
+            yield f"not everything was compared, and the query does not say that SQL leaves open {reason}"
 
 
 def misbehaviour(query: Query, outcome: Outcome) -> Iterator[str]:

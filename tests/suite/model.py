@@ -11,8 +11,8 @@ from pathlib import Path
 
 import datafusion
 
-DIGITS = 14
-"""Significant digits of floats that must agree where a query says nothing else."""
+from apiary_df.comparison.tables import DIGITS
+from apiary_df.verify.verdict import SUM_DIGITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +23,13 @@ class Query:
         name: Unique within its suite.
         sql: One statement that gives rows.
         settings: DataFusion options (name, value) that it runs under, on both sides.
-        digits: Significant digits of floats that must agree. Fewer than 14 where floats are added up, since the
-            order in which tasks come changes the last digits of a sum: then 10.
+        digits: Significant digits of floats that must agree: ``DIGITS``, or ``SUM_DIGITS`` where floats are added up
+            whose sum is not exact, since its last digits change with the order in which tasks come.
         session: Part of the reason why it rightly runs in the session; None: it must be distributed.
         one_task: Why it is right that no stage of it has two tasks; None: some stage must, if a scan has two cells.
         empty: Why it is right that it gives no rows; None: it must give some.
-        undetermined: Why only the schema and the number of its rows are determined; None: all rows are.
+        undetermined: Why only the schema and the number of its rows are determined; None: all of it is, but for
+            what a LIMIT chooses among rows that its ORDER BY does not tell apart.
     """
 
     name: str
@@ -39,6 +40,10 @@ class Query:
     one_task: str | None = None
     empty: str | None = None
     undetermined: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.digits not in {DIGITS, SUM_DIGITS}:
+            raise ValueError(f"query {self.name}: floats agree to {DIGITS} or {SUM_DIGITS} digits, not {self.digits}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
