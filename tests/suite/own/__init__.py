@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..model import DIGITS, Query, Suite
+from apiary_df.comparison.tables import DIGITS
+
+from ..model import Query, Suite
 from .tables import register_tables, write_tables
 
 QUERIES = Path(__file__).parent / "queries"

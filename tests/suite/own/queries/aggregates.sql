@@ -286,7 +286,6 @@ SELECT approx_distinct(id) AS i, approx_distinct(bee) AS b FROM visits;
 SELECT approx_median(n - n + 7) AS m, approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY n - n) AS p FROM visits;
 
 -- name: approx_percentile_few_values
--- digits: 3
 SELECT ok, approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY n % 2 * 0 + 3) AS p FROM visits GROUP BY ok;
 
 -- name: stddev_and_variance
