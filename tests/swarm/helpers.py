@@ -19,8 +19,8 @@ from apiary_df.testing.compare import compare_tables
 FORCED: Mapping[str, Any] = {"small_bytes": 0, "finish_here_bytes": 0, "min_task_bytes": 0}
 """Settings under which nothing is too small to be distributed."""
 
-SIGNIFICANT_DIGITS = 10
-"""Digits of floats that must agree: sums are added up in another order."""
+SIGNIFICANT_DIGITS = 14
+"""Digits of floats that must agree, though sums are added up in another order."""
 
 LATE_S = 15.0
 """How long a node may take to notice that a query is over. Most need a heartbeat; a busy machine needs patience."""
