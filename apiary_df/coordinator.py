@@ -30,6 +30,7 @@ from apiary_df.model import NodeInfo, NodeState, PartialRef, TaskKey, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.functions import PythonFunction
+from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
@@ -48,6 +49,7 @@ from apiary_df.protocol.messages import (
 )
 from apiary_df.protocol.partial import read_partial
 from apiary_df.protocol.versions import PROTOCOL_VERSION
+from apiary_df.publish import ROOT_FOLDER, Write, written
 from apiary_df.report import QueryReport, TaskReport
 from apiary_df.schedule import (
     AllNodesLost,
@@ -73,6 +75,7 @@ from apiary_df.tasks import TaskOptions, plan_in_session, plan_root, plan_stage
 from apiary_df.view import SwarmView
 from apiary_df.worker.bee import Bench, codec_of, execution_error, prepare_plan, run_attempt
 from apiary_df.worker.engine import Engine
+from apiary_df.writes import PREFIX_OPTION, attempt_folder
 
 logger = logging.getLogger("apiary_df")
 
@@ -159,6 +162,7 @@ class QueryRun:
         self._cancelled = threading.Event()
         self._wait_s = settings.poll_min_s
         self._requests_before = view.store.counts.snapshot()
+        self._write = self._planned_write()
         self._batches = self._run()
         view.query_started(self.query_id)
 
@@ -232,8 +236,26 @@ class QueryRun:
             self._ended_s = time.monotonic()
             self._clean_up()
 
+    def _planned_write(self) -> Write | None:
+        """Return the files that the query is to write; None if it writes none."""
+        sinks = (find_sink(stage.fragment) for stage in self._query.graph.stages)
+        sink = next((sink for sink in sinks if sink is not None), None)
+        if sink is None:
+            return None
+        return Write(
+            target_of(sink),
+            self.query_id,
+            self._view.node_id,
+            options=self._view.store_options,
+            settings=self._settings,
+            root=self._store,
+            prefix=self._query.settings.get(PREFIX_OPTION, ""),
+        )
+
     def _announce(self) -> None:
         """Write what nodes need to know of the query: its manifest, and every stage's fragment."""
+        if self._write is not None:
+            self._write.begin()
         entries: list[StageEntry] = []
         for stage in self._query.graph.stages[:-1]:
             if stage.in_session:
@@ -241,7 +263,8 @@ class QueryRun:
             if stage.schema is None:
                 raise InternalError(f"stage {stage.stage} was cut without a schema")
             plan_key = keys.plan(self.query_id, stage.stage)
-            self._store.put(plan_key, codec.encode(stage.fragment))
+            fragment = stage.fragment if self._write is None else self._write.staged(stage.fragment)
+            self._store.put(plan_key, codec.encode(fragment))
             entries.append(
                 StageEntry(
                     stage=stage.stage,
@@ -521,14 +544,20 @@ class QueryRun:
         """
         self._tell("gathering the result")
         try:
-            for batch in self._root_batches():
+            batches = self._root_batches()
+            if self._write is not None:
+                # The row that tells how much was written is kept back until it is true.
+                batches = iter(list(batches))
+                if (stop := self._stopped()) is not None:
+                    return self._schedule.handle(stop)
+                self._publish(self._write)
+            for batch in batches:
                 if batch.num_rows:
                     self._rows += batch.num_rows
                     yield conform_result(batch, self.schema)
-                if self._cancelled.is_set():
-                    return self._schedule.handle(Cancelled())
-                if self._overdue():
-                    return self._schedule.handle(self._timed_out())
+                # What is published is done, whatever comes after.
+                if self._write is None and (stop := self._stopped()) is not None:
+                    return self._schedule.handle(stop)
         except ApiaryError as error:
             return self._schedule.handle(RootErred(error=error))
         return self._schedule.handle(RootFinished())
@@ -541,12 +570,29 @@ class QueryRun:
                 yield from read_partial(self._store, partial, 0)
             return
         task = plan_root(root, partials, self._view.node_id)
+        fragment = root.fragment if self._write is None else self._write.staged(root.fragment, ROOT_FOLDER)
         with self._workbench() as (engine, bench):
-            plan = prepare_plan(task, root.fragment, engine, bench)
+            plan = prepare_plan(task, fragment, engine, bench)
             for partition in range(plan.partition_count):
                 stream = engine.ctx.execute(plan, partition)
                 while (batch := _next_batch(stream, root.fragment)) is not None:
                     yield batch
+
+    def _stopped(self) -> Event | None:
+        """Return why the query must not go on; None if it may."""
+        if self._cancelled.is_set():
+            return Cancelled()
+        return self._timed_out() if self._overdue() else None
+
+    def _publish(self, write: Write) -> None:
+        """Let the files of the attempts that count be seen."""
+        if find_sink(self._root_stage.fragment) is None:
+            counting = self._root_stage.inputs
+            commits = [commit for commit in self._commits if commit.stage in counting]
+            write.publish((attempt_folder(c.stage, c.task, c.attempt), c.files) for c in commits)
+        else:
+            staged = write.staged(self._root_stage.fragment, ROOT_FOLDER)
+            write.publish([(ROOT_FOLDER, written(staged, self._view.store_options))])
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -554,11 +600,13 @@ class QueryRun:
         """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
         for key in list(self._given):
             self._attempt_over(key)
-        if self._settings.keep:
-            return
         try:
-            self._store.delete([keys.manifest(self.query_id), *self._mail_keys])
-            self._store.delete_prefix(keys.query_prefix(self.query_id))
+            if not self._settings.keep:
+                self._store.delete([keys.manifest(self.query_id), *self._mail_keys])
+            if self._write is not None:
+                self._write.end()
+            if not self._settings.keep:
+                self._store.delete_prefix(keys.query_prefix(self.query_id))
         except StorageError as error:
             logger.warning("could not remove query %s from %s: %s", self.query_id, self._store.url, error)
             if self._schedule.state is QueryState.DONE:

@@ -27,6 +27,7 @@
         ├── ExecutionFailed       DataFusion raised on the data or the SQL
         ├── ResourcesExhausted    memory or disk of a bee did not suffice (retryable)
         ├── TaskFailed            a task raised; carries task, node and cells
+        ├── WriteUndone           another process took the session for dead, and took its files back (retryable)
         ├── QueryTimeout
         └── QueryCancelled
 
@@ -257,6 +258,13 @@ class TaskFailed(QueryError):
     """A task raised. ``details`` hold ``task``, ``node`` and ``cells``; ``cause`` is the first cause."""
 
     code = "task_failed"
+
+
+class WriteUndone(QueryError):
+    """Another process took the session for dead and took back the files of its write; none of them is left."""
+
+    code = "write_undone"
+    retryable = True
 
 
 class QueryTimeout(QueryError):

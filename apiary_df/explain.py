@@ -11,6 +11,7 @@ from datafusion.plan import LogicalPlan
 from apiary_df.config import format_bytes
 from apiary_df.model import NodeInfo, TaskSpec
 from apiary_df.plan.operators import source_bytes
+from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import RunsHere, RunsOnSwarm
@@ -148,13 +149,25 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
 
 def _stage_title(stage: Stage, graph: StageGraph) -> str:
     if stage is graph.root:
-        return f"stage {stage.stage} (result, in this process){_reads(stage)}"
+        return f"stage {stage.stage} (result, in this process){_reads(stage)}{_written_here(stage)}"
     if stage.in_session:
         size = format_bytes(source_bytes(stage.fragment))
         parts = "1 part" if stage.partitions == 1 else f"{stage.partitions} parts"
         return f"stage {stage.stage} (in-memory table of {size}, stored once by this process) -> {parts}"
     target = f"shuffle by hash into {stage.partitions}" if stage.output == "hash" else "gather"
+    if find_sink(stage.fragment) is not None:
+        target = "gather of row counts; each task writes files of its own"
     return f"stage {stage.stage} -> {target}; {_parallelism(stage)}{_reads(stage)}"
+
+
+def _written_here(stage: Stage) -> str:
+    """Return why the root writes all files itself, if it does."""
+    sink = find_sink(stage.fragment)
+    if sink is None:
+        return ""
+    if target_of(sink).single_file:
+        return "; one file, written in this process: its rows must come in one stream"
+    return "; files written in this process: what is written has a single partition"
 
 
 def _reads(stage: Stage) -> str:

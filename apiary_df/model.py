@@ -177,6 +177,19 @@ class PartialRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenFile:
+    """A file that an attempt wrote for a statement that writes files; it counts once it is published.
+
+    Attributes:
+        path: Its key below the attempt's own folder; Hive folders are part of it.
+        size_bytes: Its size.
+    """
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentRef:
     """One output partition of one committed partial, as a consumer needs it.
 

@@ -24,6 +24,7 @@ from apiary_df.plan.loss import lost_in_plan_format
 from apiary_df.plan.operators import coordinator_only_reason
 from apiary_df.plan.rules import Phase, RewriteOptions, rewrite
 from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
+from apiary_df.plan.sinks import find_sink
 from apiary_df.plan.stages import StageGraph, cut
 from apiary_df.plan.tree import PlanNode
 
@@ -72,6 +73,9 @@ KNOWN_PLAN_BYTES = 64 * 1024
 
 MAX_PARTITIONS = 1_024
 """Most partitions of a shuffle, whatever number of bees the heartbeats tell of: a task holds a thread for each."""
+
+WRITING_PLANS = ("CopyTo:", "Dml:")
+"""What the text of a logical plan begins with if its statement may write files."""
 
 _SETTINGS_SQL = "SELECT name, value FROM information_schema.df_settings WHERE value IS NOT NULL"
 
@@ -128,6 +132,11 @@ class SwarmPlanner:
         self._settings: dict[str, str] = {}
         self._schemas: OrderedDict[bytes, ExchangeSchema] = OrderedDict()
 
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """DataFusion options that differ from their defaults, as of the newest plan."""
+        return self._settings
+
     def forget(self) -> None:
         """Drop the twin: the session's settings or object stores have changed."""
         self._twin = None
@@ -163,6 +172,30 @@ class SwarmPlanner:
         except PlanError as error:
             logger.warning("a plan could not be cut and runs in this process: %s", error)
             return RunsHere(reason=error.message, physical=text)
+
+    def plan_write(self, logical: LogicalPlan, partitions: int) -> PlanNode | None:
+        """Plan a statement that writes files, undivided; None if it writes none, or not by operators that are known.
+
+        Args:
+            logical: The statement, as the user's session bound it.
+            partitions: How many of its parts may run side by side, if nothing has been planned yet.
+
+        Raises:
+            SqlError: If DataFusion cannot plan it at all.
+        """
+        if not logical.display().startswith(WRITING_PLANS):
+            return None
+        twin = self._twin_for(self._twin_partitions or partitions)
+        try:
+            physical = twin.create_dataframe_from_logical_plan(logical).execution_plan()
+        except Exception as error:
+            raise SqlError(f"DataFusion cannot plan the query: {error}") from error
+        try:
+            tree = codec.decode(physical.to_bytes(twin))
+        except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
+            logger.debug("a write is left to DataFusion, since its plan cannot be encoded: %s", error)
+            return None
+        return None if find_sink(tree) is None else tree
 
     def _cut(
         self, twin: datafusion.SessionContext, physical: ExecutionPlan, encoded: bytes, options: RewriteOptions

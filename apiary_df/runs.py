@@ -13,12 +13,17 @@ from collections.abc import Callable, Generator, Iterator
 
 import datafusion
 import pyarrow as pa
+from datafusion.plan import ExecutionPlan
 
 from apiary_df.coordinator import QueryRun
 from apiary_df.errors import ApiaryError, QueryCancelled
+from apiary_df.plan import codec
+from apiary_df.plan.tree import PlanNode
 from apiary_df.progress import QueryProgress
 from apiary_df.protocol.arrow import conform_result
+from apiary_df.publish import ROOT_FOLDER, Write, written
 from apiary_df.report import QueryReport
+from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import execution_error
 
 
@@ -82,8 +87,22 @@ class Run:
                 self._batches.close()
 
 
-def local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Callable[[QueryReport], None]) -> Run:
-    """Return a run of a query by datafusion in this process."""
+def local_run(
+    df: datafusion.DataFrame,
+    sql: str | None,
+    reason: str,
+    ended: Callable[[QueryReport], None],
+    source: Callable[[], Iterator[pa.RecordBatch]] | None = None,
+) -> Run:
+    """Return a run of a query by datafusion in this process.
+
+    Args:
+        df: The query.
+        sql: Its text, for the report.
+        reason: Why it runs here.
+        ended: Takes its report.
+        source: Runs it, if not plain datafusion is to.
+    """
     cancelled = threading.Event()
     schema: pa.Schema = df.schema()
 
@@ -91,10 +110,9 @@ def local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Cal
         started_s = time.monotonic()
         rows = 0
         try:
-            for batch in datafusion.RecordBatchStream(df.df.execute_stream()):
+            for arrow in _executed(df) if source is None else source():
                 if cancelled.is_set():
                     raise QueryCancelled("the query, which ran in this process, was cancelled")
-                arrow = batch.to_pyarrow()
                 rows += arrow.num_rows
                 # The plan knows more of NULLs than the query says, and says it only where there is a batch.
                 yield conform_result(arrow, schema)
@@ -118,6 +136,37 @@ def local_run(df: datafusion.DataFrame, sql: str | None, reason: str, ended: Cal
             )
 
     return Run(schema, batches(), cancelled.set)
+
+
+def _executed(df: datafusion.DataFrame) -> Iterator[pa.RecordBatch]:
+    for batch in datafusion.RecordBatchStream(df.df.execute_stream()):
+        yield batch.to_pyarrow()
+
+
+def local_write(
+    session: datafusion.SessionContext, tree: PlanNode, write: Write, options: StoreOptions | None
+) -> Iterator[pa.RecordBatch]:
+    """Run a statement that writes files in this process; its one row comes once the files are there.
+
+    Args:
+        session: The session that runs it.
+        tree: Its plan.
+        write: Its files, not begun yet.
+        options: How the target is reached.
+
+    Raises:
+        StorageError: If the target cannot be written to.
+        WriteUndone: If another process took this one for dead.
+    """
+    try:
+        write.begin()
+        staged = write.staged(tree, ROOT_FOLDER)
+        plan = ExecutionPlan.from_bytes(session, codec.encode(staged))
+        found = [batch.to_pyarrow() for batch in session.execute(plan, 0)]
+        write.publish([(ROOT_FOLDER, written(staged, options))])
+    finally:
+        write.end()
+    yield from found
 
 
 def swarm_run(run: QueryRun, progress: QueryProgress, ended: Callable[[QueryReport], None]) -> Run:

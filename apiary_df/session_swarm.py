@@ -7,11 +7,12 @@ call is in :mod:`apiary_df.session`, how a run streams its rows in :mod:`apiary_
 from __future__ import annotations
 
 import functools
+import os
 import re
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,23 +20,26 @@ import datafusion
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.coordinator import Query, QueryRun
+from apiary_df.coordinator import Query, QueryRun, new_query_id
 from apiary_df.dataframe import PHASES, DataFrame, ResultStream, ours
 from apiary_df.errors import ConfigError, FunctionsRefused, SqlError
 from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.machine import load_settings
 from apiary_df.model import CellInfo, NodeInfo, NodeState, TaskSpec
+from apiary_df.objects import register_object_store_for
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import scan_cells
+from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.planner import Local, extract_alive_nodes, plan_query
 from apiary_df.planning import MAX_PARTITIONS, MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner
 from apiary_df.progress import QueryProgress
 from apiary_df.protocol.heartbeat import NodeView
+from apiary_df.publish import Write
 from apiary_df.report import QueryReport, Verification
-from apiary_df.runs import Rows, Run, local_run, swarm_run
+from apiary_df.runs import Rows, Run, local_run, local_write, swarm_run
 from apiary_df.store import open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.swarm import LocalSwarm
@@ -44,6 +48,7 @@ from apiary_df.tasks import TaskOptions, cell_target_bytes, plan_stage
 from apiary_df.verify.run import ENDED_HERE, verified_run, with_time_put_in
 from apiary_df.verify.shape import why_not_twice
 from apiary_df.view import SwarmView
+from apiary_df.writes import PREFIX_OPTION
 
 _QUERY_WORDS = frozenset({"select", "with", "values", "explain", "describe", "desc", "show", "table", "from", "("})
 """First words of statements that leave the session's settings as they are."""
@@ -169,7 +174,31 @@ class SessionSwarm:
         return verified_run(session, query, df.schema(), start, self._ended)
 
     def _here(self, df: datafusion.DataFrame, reason: str) -> Run:
-        return local_run(df, self._sql_of(df), reason, functools.partial(self._ended, unverified=ENDED_HERE))
+        ended = functools.partial(self._ended, unverified=ENDED_HERE)
+        return local_run(df, self._sql_of(df), reason, ended, self._write_here(df))
+
+    def _write_here(self, df: datafusion.DataFrame) -> Callable[[], Iterator[pa.RecordBatch]] | None:
+        """Return what runs a statement that writes files here; None if plain DataFusion is to."""
+        session = self._session()
+        tree = self._planner.plan_write(df.logical_plan(), os.cpu_count() or 1)
+        sink = None if tree is None else find_sink(tree)
+        if session is None or tree is None or sink is None:
+            return None
+        target = target_of(sink)
+        if any(target.url.startswith(scheme.removesuffix("://") + "://") for scheme, _, _ in self._object_stores):
+            # The session was given a store of its own for this, which nothing else here could reach.
+            return None
+        register_object_store_for(session, target.url, self.store_options)
+        write = Write(
+            target,
+            new_query_id(),
+            f"process-{os.getpid()}",
+            options=self.store_options,
+            settings=self.settings,
+            root=None,
+            prefix=self._planner.settings.get(PREFIX_OPTION, ""),
+        )
+        return functools.partial(local_write, session, tree, write, self.store_options)
 
     def _on_swarm(
         self, df: datafusion.DataFrame, plan: RunsOnSwarm, reason: str, ended: Callable[[QueryReport], None]

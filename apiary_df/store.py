@@ -346,6 +346,40 @@ class Store:
                 _remove_folder(self._folder / prefix)
         return len(found)
 
+    def move(self, source: str, target: str) -> None:
+        """Give an object another key, replacing what is there. In a bucket: a copy on the server, then a delete.
+
+        Raises:
+            ObjectMissing: There is no such object.
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused (S3 copies no object of more than 5 GB in one request).
+        """
+        with self._mapped("move", source):
+            self.counts.add(put=1, delete=1)
+            obstore.rename(self._reading(), self._path(source), self._path(target), overwrite=True)
+
+    def list_names(self, beginning: str) -> tuple[str, ...]:
+        """Return the first segments, with such a beginning, of all keys, sorted: what lies directly below the root.
+
+        Raises:
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        with self._mapped("list", beginning):
+            self.counts.add(list=1)
+            if self._folder is not None:
+                found = self._folder.iterdir() if self._folder.is_dir() else iter(())
+                return tuple(sorted(path.name for path in found if path.name.startswith(beginning)))
+            first = f"{self._key_prefix}/{beginning}" if self._key_prefix else beginning
+            stream = obstore.list(self._reading(), self._key_prefix or None, offset=first, chunk_size=LIST_PAGE_KEYS)
+            names: set[str] = set()
+            for page in stream:
+                keys = [self._meta(meta).key for meta in page]
+                names.update(key.split("/", 1)[0] for key in keys if key.startswith(beginning))
+                if keys and max(keys) > beginning and not max(keys).startswith(beginning):
+                    break
+            return tuple(sorted(names))
+
     def local_path(self, key: str) -> Path | None:
         """Return the file that holds an object (whether it exists or not), or None if this is no folder."""
         self._path(key)

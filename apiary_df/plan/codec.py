@@ -205,6 +205,27 @@ def union(children: Sequence[PlanNode]) -> PlanNode:
     return build("union", *children)
 
 
+def sum_of_column(child: PlanNode, name: str, schema: bytes) -> PlanNode:
+    """Build an aggregate of one row and one column: the sum of the input's first column, under the same name.
+
+    Args:
+        child: The input, of one partition.
+        name: The column.
+        schema: The input's encoded schema message.
+    """
+    column = CLASSES["Expr"](column=CLASSES["Column"](name=name, index=0))
+    total = CLASSES["AggregateExpr"](name="sum", args=[column])
+    return build(
+        "aggregate",
+        child,
+        aggr_expr=[CLASSES["AggregateExprNode"](aggregate=total).SerializeToString(deterministic=True)],
+        aggr_expr_name=[name],
+        mode=SINGLE,
+        input_schema=schema,
+        filter_expr=[b""],
+    )
+
+
 def rename_projection(child: PlanNode, inner: Sequence[str], outer: Sequence[str]) -> PlanNode:
     """Build a projection that passes columns through by position under other names."""
     exprs = [

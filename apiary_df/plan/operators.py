@@ -65,6 +65,9 @@ OPERATORS: Mapping[str, OperatorClass] = {
     "sort_merge_join": _ANY,
     "union": _ANY,
     "interleave": _ANY,
+    "json_sink": _ANY,
+    "csv_sink": _ANY,
+    "parquet_sink": _ANY,
     "coalesce_partitions": _EXCHANGE,
     "sort_preserving_merge": _EXCHANGE,
     "repartition": _EXCHANGE,
@@ -73,9 +76,6 @@ OPERATORS: Mapping[str, OperatorClass] = {
     "async_func": _coordinator("asynchronous functions belong to the session that registered them"),
     "explain": _coordinator("an explanation describes this session's plan"),
     "analyze": _coordinator("an analysis measures the plan in the process that runs it"),
-    "json_sink": _coordinator("writes run in the session"),
-    "csv_sink": _coordinator("writes run in the session"),
-    "parquet_sink": _coordinator("writes run in the session"),
     "extension": _coordinator("custom operators exist only in the session that made them"),
 }
 """Operator to its class. What is missing here is unknown and runs in the session."""

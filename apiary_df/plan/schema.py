@@ -16,7 +16,11 @@ from datafusion.plan import ExecutionPlan
 
 from apiary_df.errors import PlanError
 from apiary_df.plan import codec
+from apiary_df.plan.sinks import COUNT_COLUMN, SINKS
 from apiary_df.plan.tree import PlanNode, transform_up
+
+SINK_SCHEMA = pa.schema([pa.field(COUNT_COLUMN, pa.uint64())])
+"""What every sink gives. It is not asked of DataFusion, since a sink that runs writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,7 @@ def exchange_schema(ctx: SessionContext, node: PlanNode) -> ExchangeSchema:
     Raises:
         PlanError: If the schema cannot be told or holds a type that DataFusion cannot encode.
     """
-    schema = output_schema(ctx, node)
+    schema = SINK_SCHEMA if node.kind in SINKS else output_schema(ctx, node)
     names = tuple(schema.names)
     unique = names if len(set(names)) == len(names) else tuple(f"c{i}" for i in range(len(names)))
     arrow = pa.schema([field.with_name(name) for field, name in zip(schema, unique, strict=True)])

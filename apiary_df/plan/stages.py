@@ -23,6 +23,7 @@ from apiary_df.plan.operators import (
 )
 from apiary_df.plan.order import leaves_in_order
 from apiary_df.plan.schema import ExchangeSchema
+from apiary_df.plan.sinks import COUNT_COLUMN, SINKS, can_be_shared_out
 from apiary_df.plan.tree import PlanNode
 
 EXCHANGE_STORE_URL = "file:///"
@@ -232,6 +233,8 @@ class _Cutter:
             return self._union(node)
         if len(node.children) == 2:
             return self._join(node)
+        if node.kind in SINKS and can_be_shared_out(node):
+            return self._sink(node)
         child = self.region(node.children[0])
         _check_distribution(node, child)
         return replace(child, tree=node.with_children(child.tree))
@@ -300,6 +303,22 @@ class _Cutter:
         stage = self.add_stage(producer, output="gather", partitions=1, schema=schema)
         tree, leaf = self._exchange(stage, schema, ordered=node.kind == "sort_preserving_merge")
         return _Region(node.with_children(tree), (leaf,), (Variant(kind="single", whole=(0,)),))
+
+    def _sink(self, node: PlanNode) -> _Region:
+        """Let each task write files of its own; what it hands on is how many rows these hold, and the reader adds up.
+
+        As with a gather, a task merges its own partitions: what is in order within the files stays so.
+        """
+        (gather,) = node.children
+        child = self.region(gather.children[0])
+        written = replace(child, tree=node.with_children(gather.with_children(child.tree)))
+        if child.is_single:
+            return written
+        schema = self._schema_of(node)
+        stage = self.add_stage(written, output="gather", partitions=1, schema=schema)
+        tree, leaf = self._exchange(stage, schema, ordered=False)
+        total = codec.sum_of_column(codec.coalesce(tree), COUNT_COLUMN, schema.encoded)
+        return _Region(total, (leaf,), (Variant(kind="single", whole=(0,)),))
 
     def _union(self, node: PlanNode) -> _Region:
         children = [self.region(child) for child in node.children]

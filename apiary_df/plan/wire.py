@@ -54,6 +54,9 @@ _PACKABLE = {"bool", "uint32", "uint64", "int32", "int64"}
 _UNARY = {"input": one(1)}
 _PAIR = {"left": one(1), "right": one(2)}
 
+# Operators that write files, alike but for their writer's options.
+_SINK = {"input": one(1), "sink": one(2, "FileSink")}
+
 OPERATOR_NUMBERS: Mapping[str, int] = {
     "parquet_scan": 1,
     "csv_scan": 2,
@@ -124,6 +127,10 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
         "input": one(4),
         "group_expr_name": many(5, "string"),
         "aggr_expr_name": many(6, "string"),
+        "input_schema": one(7),
+        "null_expr": many(8),
+        "groups": many(9, "bool"),
+        "filter_expr": many(10),
     },
     "hash_join": {
         "left": one(1),
@@ -154,11 +161,11 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
     "sort_preserving_merge": {"input": one(1), "expr": many(2), "fetch": one(3, "int64")},
     "nested_loop_join": {**_PAIR, "join_type": one(3, "int32"), "filter": one(4)},
     "analyze": {"input": one(3)},
-    "json_sink": _UNARY,
+    "json_sink": _SINK,
     "symmetric_hash_join": _PAIR,
     "interleave": {"inputs": many(1)},
-    "csv_sink": _UNARY,
-    "parquet_sink": _UNARY,
+    "csv_sink": _SINK,
+    "parquet_sink": _SINK,
     "unnest": _UNARY,
     "cooperative": _UNARY,
     "sort_merge_join": {**_PAIR, "on": many(3, "JoinOn"), "join_type": one(4, "int32")},
@@ -167,6 +174,18 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
     "scalar_subquery": {"input": one(1), "subqueries": many(2)},
     # -- parts of operators ----------------------------------------------------------------------------------
     "JoinOn": {"left": one(1), "right": one(2)},
+    "FileSink": {"config": one(1, "FileSinkConfig")},
+    "FileSinkConfig": {
+        "object_store_url": one(1, "string"),
+        "file_groups": many(2),
+        "table_paths": many(3, "string"),
+        "output_schema": one(4),
+        "table_partition_cols": many(5),
+        "keep_partition_by_columns": one(9, "bool"),
+        "insert_op": one(10, "int32"),
+        "file_extension": one(11, "string"),
+        "file_output_mode": one(12, "int32"),
+    },
     "Partitioning": {"round_robin": one(1, "uint64"), "hash": one(2, "HashPartitioning"), "unknown": one(3, "uint64")},
     "HashPartitioning": {"expr": many(1), "count": one(2, "uint64")},
     "FileScanConf": {

@@ -10,6 +10,7 @@
     _queries/{query_id}/partial_{s}_{t}_{a}.arrow   an attempt's partial
     _queries/{query_id}/commit_{s}_{t}.json         which attempt counts
     _queries/{query_id}/error_{s}_{t}_{a}.json      how an attempt failed
+    _writes/{query_id}.json                         where the files of a write under way lie
 
 Ids that come from outside are checked before they become part of a key, so that no key leads out of its folder.
 """
@@ -24,6 +25,7 @@ from apiary_df.errors import ConfigError
 NODES = "_swarm/nodes/"
 INBOX = "_swarm/inbox/"
 QUERIES = "_queries/"
+WRITES = "_writes/"
 
 _ID_PART = r"[a-z0-9][a-z0-9-]{0,63}"
 
@@ -136,6 +138,11 @@ def commit(query_id: str, stage: int, task: int) -> str:
 def error(query_id: str, stage: int, task: int, attempt: int) -> str:
     """Return the key of an attempt's failure report."""
     return f"{query_prefix(query_id)}error_{stage}_{task}_{attempt}.json"
+
+
+def write(query_id: str) -> str:
+    """Return the key of the note that a query writes files."""
+    return f"{WRITES}{check_id(query_id, 'query id')}.json"
 
 
 def parse_query_key(key: str) -> QueryKey | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 import msgspec
 
 from apiary_df.errors import ErrorInfo, ObjectDamaged
-from apiary_df.model import PartialRef, TaskKey, TaskSpec
+from apiary_df.model import PartialRef, TaskKey, TaskSpec, WrittenFile
 from apiary_df.protocol.keys import ID_PATTERN
 
 MAX_MESSAGE_BYTES = 64 << 20
@@ -224,6 +224,7 @@ class CommitRecord(msgspec.Struct, frozen=True, kw_only=True):
         node_id: The node that made it.
         partial: Where its rows lie, with lengths and checksums.
         metrics: What it took.
+        files: Files that it wrote for a statement that writes files; they lie in the attempt's staging folder.
     """
 
     token: Token
@@ -234,6 +235,7 @@ class CommitRecord(msgspec.Struct, frozen=True, kw_only=True):
     node_id: Id
     partial: PartialRef
     metrics: TaskMetrics
+    files: tuple[WrittenFile, ...] = ()
 
     @property
     def key(self) -> TaskKey:
@@ -261,6 +263,54 @@ class ErrorReport(msgspec.Struct, frozen=True, kw_only=True):
     node_id: Id
     error: ErrorInfo
     seconds: Seconds
+
+
+class WriteNote(msgspec.Struct, frozen=True, kw_only=True):
+    """Says below a root that a query writes files, and where its journal lies.
+
+    Attributes:
+        query_id: The query.
+        coordinator: The session that runs it.
+        base: URL of the folder below which the query's staging folder lies.
+    """
+
+    query_id: Id
+    coordinator: Id
+    base: str
+
+
+class WriteJournal(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be taken back if the session that writes is lost; in the write's staging folder, beside the target.
+
+    Attributes:
+        query_id: The query.
+        coordinator: The session that runs it.
+        seq: Number of the journal; it is written anew all the time, which is how others tell that the session lives.
+        dead_after_s: Age in seconds from which on the session is taken for dead.
+        published: Keys, below the folder that holds the staging folder, that files of this write may have by now.
+    """
+
+    query_id: Id
+    coordinator: Id
+    seq: Count
+    dead_after_s: Seconds
+    published: tuple[str, ...] = ()
+
+
+class WriteVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Says whether a write counts; created once, the first wins.
+
+    Attributes:
+        token: Random; tells a writer whether a verdict that is there is its own.
+        query_id: The query.
+        stands: Whether its files stay; if not, they are being taken back.
+        by: Who decided.
+    """
+
+    token: Token
+    query_id: Id
+    stands: bool
+    by: str
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -17,13 +17,15 @@ from datafusion.plan import ExecutionPlan
 
 from apiary_df.config import Settings
 from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, QueryCancelled, ResourcesExhausted
-from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec
+from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec, WrittenFile
 from apiary_df.objects import register_object_store_for
 from apiary_df.plan import codec
 from apiary_df.plan.functions import names_of, python_functions
 from apiary_df.plan.scans import fill_fragment
+from apiary_df.plan.sinks import SINKS, target_of
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol.partial import Compression, PartialWriter, materialize
+from apiary_df.publish import written
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.engine import Engine
@@ -66,11 +68,13 @@ class Work:
         partial: The partial as it lies in storage.
         spills: Spill files that the engine wrote.
         spilled_bytes: Bytes that it spilled.
+        files: Files that it wrote for a statement that writes files.
     """
 
     partial: PartialRef
     spills: int
     spilled_bytes: int
+    files: tuple[WrittenFile, ...] = ()
 
 
 def prepare_plan(task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Bench) -> ExecutionPlan:
@@ -81,7 +85,7 @@ def prepare_plan(task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Benc
         PlanError: If the fragment cannot be filled or decoded.
         ConfigError: If a cell's store cannot be reached with the given options.
     """
-    _register_cell_stores(task.scans, fragment, engine, bench.options)
+    _register_stores(task.scans, fragment, engine, bench.options)
     refs = [ref for exchange in task.exchanges for ref in exchange.segments if ref.segment.rows]
     located = _materialize_all(refs, bench)
 
@@ -108,14 +112,16 @@ def _materialize_all(refs: Iterable[SegmentRef], bench: Bench) -> dict[str, Path
         return dict(pool.map(fetch, enumerate(by_key.items())))
 
 
-def _register_cell_stores(
+def _register_stores(
     scans: tuple[ScanInput, ...], fragment: PlanNode, engine: Engine, options: StoreOptions | None
 ) -> None:
-    if not any(scan.files for scan in scans):
-        return
+    """Let the engine reach the buckets that the fragment reads cells from, or writes files to."""
+    reads = any(scan.files for scan in scans)
     for node in fragment.walk():
-        if node.is_file_scan:
+        if node.is_file_scan and reads:
             register_object_store_for(engine.ctx, codec.scan_conf(node).object_store_url, options)
+        elif node.kind in SINKS:
+            register_object_store_for(engine.ctx, target_of(node).url, options)
 
 
 def run_attempt(
@@ -132,7 +138,7 @@ def run_attempt(
 
     Args:
         task: What it reads.
-        fragment: The stage's fragment.
+        fragment: The stage's fragment; if it writes files, then into a folder of this attempt alone.
         schema: Schema of the partial; batches are matched to it by position.
         partial_key: Where the partial goes.
         engine: The bee's engine; nobody else uses it meanwhile.
@@ -172,6 +178,7 @@ def run_attempt(
         partial=finished.ref(partial_key),
         spills=sum(metric.spill_count or 0 for metric in metrics),
         spilled_bytes=sum(metric.spilled_bytes or 0 for metric in metrics),
+        files=written(fragment, bench.options),
     )
 
 

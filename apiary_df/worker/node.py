@@ -1,6 +1,6 @@
 """A node: it takes tasks from its inbox, runs as many at once as it has bees, and says how they went.
 
-Three kinds of thread share nothing but queues and flags: the caller's thread reads the inbox, one thread writes
+Kinds of thread share nothing but queues and flags: the caller's thread reads the inbox, one thread writes
 heartbeats and watches for queries that are over, and each bee's thread runs attempts. A busy node is therefore never
 silent.
 """
@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from apiary_df.config import Settings
 from apiary_df.errors import ApiaryError, ConfigError, InternalError, ObjectDamaged, QueryCancelled, StorageError
+from apiary_df.lost_writes import WriteWatch
 from apiary_df.model import TaskKey
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
@@ -43,6 +44,7 @@ from apiary_df.protocol.messages import (
     decode,
     encode,
 )
+from apiary_df.publish import discard, for_attempt
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import Bench, Work, codec_of, run_attempt
@@ -144,6 +146,8 @@ class Node:
         self._gone = threading.Event()
         self._sequence = 0
         self._inbox = Inbox(self.store, self.node_id)
+        self._watching = threading.Lock()
+        self._writes = WriteWatch(self.store, options, self._settings.dead_after_s or 0.0, f"node {self.node_id}")
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -160,7 +164,11 @@ class Node:
             check_engine(scratch)
             self._beat()
             self.ready.set()
-            threads = [threading.Thread(target=self._heart, name="heartbeat", daemon=True)]
+            threads = [
+                threading.Thread(target=self._heart, name="heartbeat", daemon=True),
+                threading.Thread(target=self._watch_writes, name="writes", daemon=True),
+            ]
+            helpers = len(threads)
             threads += [
                 threading.Thread(target=self._bee, args=(scratch / f"bee-{i}",), name=f"bee-{i}", daemon=True)
                 for i in range(self.bees)
@@ -171,10 +179,12 @@ class Node:
             for _ in range(self.bees):
                 self._orders.put(None)
             if not self._halted.is_set():
-                for thread in threads[1:]:
+                for thread in threads[helpers:]:
                     thread.join()
+                self._wait_for_silent_writes()
             self._gone.set()
-            threads[0].join()
+            for thread in threads[:helpers]:
+                thread.join()
         finally:
             self._gone.set()
             self._say_goodbye()
@@ -239,6 +249,28 @@ class Node:
                 self._drop_ended_queries()
             except ApiaryError as error:
                 logger.warning("node %s cannot write its heartbeat: %s", self.node_id, error)
+
+    def _watch_writes(self) -> None:
+        """Take back, now and then, what lost sessions were writing."""
+        while not self._gone.wait(self._settings.dead_after_s):
+            self._look_at_writes()
+
+    def _wait_for_silent_writes(self) -> None:
+        """Stay, before leaving, until every write under way is known to have a session, or is taken back.
+
+        This node may be leaving because the session that started it was killed, and be the last to know.
+        """
+        while self._look_at_writes() and not self._halted.wait(self._beat_s):
+            continue
+
+    def _look_at_writes(self) -> int:
+        """Return how many writes have given no sign of life since the last look."""
+        with self._watching:
+            try:
+                return self._writes.look(time.monotonic())
+            except ApiaryError as error:
+                logger.warning("node %s cannot look at writes under way: %s", self.node_id, error)
+                return 0
 
     def _beat(self) -> None:
         self.store.put(keys.heartbeat(self.node_id), encode(self._heartbeat()))
@@ -404,7 +436,7 @@ class Node:
         stage = mail.spec.stage
         if stage not in query.fragments:
             query.fragments[stage] = codec.decode(self.store.get(mail.plan_key))
-        return query.fragments[stage]
+        return for_attempt(query.fragments[stage], stage, mail.spec.task, mail.attempt)
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
 
@@ -431,6 +463,7 @@ class Node:
                 cells=len(order.mail.spec.cells),
                 requests={name: count - before.get(name, 0) for name, count in after.items()},
             ),
+            files=work.files,
         )
         commit_key = keys.commit(key.query_id, key.stage, key.task)
         if not self.store.create(commit_key, encode(record), token):
@@ -450,6 +483,10 @@ class Node:
             ]
         )
         self.store.delete_prefix(keys.query_prefix(key.query_id))
+        with self._lock:
+            known = self._known.get(key.query_id)
+        if known is not None and key.stage in known.fragments:
+            discard(self._fragment(known, order.mail), self._options)
 
     def _report(self, order: _Order, error: ApiaryError, started_s: float) -> None:
         key = order.key

@@ -25,10 +25,14 @@ from apiary_df.protocol.messages import (
     StageEntry,
     TaskMail,
     TaskMetrics,
+    WriteJournal,
+    WriteNote,
+    WriteVerdict,
     decode,
     encode,
 )
 from apiary_df.protocol.partial import FinishedPartial, PartialWriter, read_partial
+from apiary_df.writes import JOURNAL, VERDICT, staging_folder
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 EXAMPLE = re.compile(r"<!-- example: (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
@@ -150,6 +154,24 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                 ),
             ),
         ),
+        "note": (
+            keys.write(QUERY),
+            WriteNote(query_id=QUERY, coordinator=SESSION, base="s3://bucket/out"),
+        ),
+        "journal": (
+            f"{staging_folder(QUERY)}/{JOURNAL}",
+            WriteJournal(
+                query_id=QUERY,
+                coordinator=SESSION,
+                seq=12,
+                dead_after_s=30.0,
+                published=(f"year=2026/{QUERY}_0_0_0.parquet",),
+            ),
+        ),
+        "verdict": (
+            f"{staging_folder(QUERY)}/{VERDICT}",
+            WriteVerdict(token=TOKEN, query_id=QUERY, stands=True, by=SESSION),
+        ),
         "error": (
             keys.error(QUERY, 0, 0, 0),
             ErrorReport(
@@ -177,6 +199,7 @@ def key_table() -> str:
         (keys.partial(QUERY, 0, 1, 2), "partial of stage 0, task 1, attempt 2", "the attempt"),
         (keys.commit(QUERY, 0, 1), "commit record of stage 0, task 1", "the first attempt that is done, once"),
         (keys.error(QUERY, 0, 1, 2), "error report of an attempt", "the attempt"),
+        (keys.write(QUERY), "note that the query writes files", "the coordinator, once"),
     ]
     lines = ["| key | what | written by |", "| --- | --- | --- |"]
     return "\n".join([*lines, *(f"| `{key}` | {what} | {writer} |" for key, what, writer in rows)]) + "\n"
