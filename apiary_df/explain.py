@@ -10,10 +10,12 @@ from datafusion.plan import LogicalPlan
 
 from apiary_df.config import format_bytes
 from apiary_df.model import NodeInfo, TaskSpec
+from apiary_df.plan.classes import UNKNOWN_OPERATOR, classify, one_task_operator
+from apiary_df.plan.codec import unknown_name
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
-from apiary_df.plan.tree import PlanNode
+from apiary_df.plan.tree import UNKNOWN, PlanNode
 from apiary_df.planning import RunsHere, RunsOnSwarm
 from apiary_df.report import QueryReport, TaskReport
 
@@ -22,6 +24,9 @@ MOST_TASKS_SHOWN = 8
 
 _EXPLAIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b", re.IGNORECASE | re.DOTALL)
 _NATIVE_FORMAT = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*explain\b[^;]*?\bformat\b", re.IGNORECASE | re.DOTALL)
+
+_GATHER = "CoalescePartitionsExec"
+"""What an operator that is not known was put below, to have one partition."""
 
 Display = Callable[[PlanNode], str]
 """Renders a plan as DataFusion displays it."""
@@ -130,7 +135,7 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
     for task in explanation.report.task_reports if explanation.report else ():
         by_stage.setdefault(task.stage, []).append(task)
     for stage in graph.stages:
-        lines.append(_stage_title(stage, graph))
+        lines.append(_stage_title(stage, graph, display))
         lines.extend(_indented(display(stage.fragment)))
         if explanation.until == "stages" or stage is graph.root:
             continue
@@ -147,9 +152,11 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
     return lines
 
 
-def _stage_title(stage: Stage, graph: StageGraph) -> str:
+def _stage_title(stage: Stage, graph: StageGraph, display: Display) -> str:
     if stage is graph.root:
-        return f"stage {stage.stage} (result, in this process){_reads(stage)}{_written_here(stage)}"
+        reason = _why_one_task(stage, display)
+        why = f"; {reason}" if reason else ""
+        return f"stage {stage.stage} (result, in this process){_reads(stage)}{_written_here(stage)}{why}"
     if stage.in_session:
         size = format_bytes(source_bytes(stage.fragment))
         parts = "1 part" if stage.partitions == 1 else f"{stage.partitions} parts"
@@ -157,7 +164,7 @@ def _stage_title(stage: Stage, graph: StageGraph) -> str:
     target = f"shuffle by hash into {stage.partitions}" if stage.output == "hash" else "gather"
     if find_sink(stage.fragment) is not None:
         target = "gather of row counts; each task writes files of its own"
-    return f"stage {stage.stage} -> {target}; {_parallelism(stage)}{_reads(stage)}"
+    return f"stage {stage.stage} -> {target}; {_parallelism(stage, display)}{_reads(stage)}"
 
 
 def _written_here(stage: Stage) -> str:
@@ -174,7 +181,7 @@ def _reads(stage: Stage) -> str:
     return f"; reads stage {', '.join(map(str, stage.inputs))}" if stage.inputs else ""
 
 
-def _parallelism(stage: Stage) -> str:
+def _parallelism(stage: Stage, display: Display) -> str:
     words = []
     for variant in stage.variants:
         if variant.kind == "cells":
@@ -187,13 +194,25 @@ def _parallelism(stage: Stage) -> str:
         elif variant.kind == "spread":
             words.append(f"tasks by {variant.partitions} parts of an in-memory table")
         else:
-            words.append("one task (the plan has a single partition here)")
+            words.append(f"one task ({_why_one_task(stage, display) or 'the plan has a single partition here'})")
         copies = [stage.leaves[i] for i in variant.whole if variant.kind != "single"]
         scans = sum(isinstance(leaf, ScanLeaf) for leaf in copies)
         broadcasts = sum(isinstance(leaf, ExchangeLeaf) for leaf in copies)
         words += [f"{scans} small scans replicated into each"] if scans else []
         words += [f"{broadcasts} build sides broadcast to each"] if broadcasts else []
     return " + ".join(words)
+
+
+def _why_one_task(stage: Stage, display: Display) -> str:
+    """Return which operator asks for one task, and why; empty if none does."""
+    node = one_task_operator(stage.fragment)
+    if node is None:
+        return ""
+    if node.kind != UNKNOWN:
+        return classify(node).why
+    names = [line.split(":", 1)[0].strip() for line in display(node).splitlines()]
+    name = next((name for name in names if name != _GATHER), _GATHER)
+    return f"{name}, {unknown_name(node)}: {UNKNOWN_OPERATOR.reason}"
 
 
 def _tasks_planned(specs: Sequence[TaskSpec], verbose: bool) -> list[str]:

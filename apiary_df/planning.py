@@ -19,9 +19,10 @@ from datafusion.plan import ExecutionPlan, LogicalPlan
 
 from apiary_df.errors import PlanError, SqlError
 from apiary_df.plan import codec
+from apiary_df.plan.classes import coordinator_only_reason, reason_in_text
 from apiary_df.plan.functions import PythonFunction, python_functions
 from apiary_df.plan.loss import lost_in_plan_format
-from apiary_df.plan.operators import coordinator_only_reason
+from apiary_df.plan.opaque import isolate_unknown
 from apiary_df.plan.rules import Phase, RewriteOptions, rewrite
 from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
 from apiary_df.plan.sinks import find_sink
@@ -41,6 +42,9 @@ TWIN_OPTIONS: Mapping[str, str] = {
     "datafusion.optimizer.preserve_file_partitions": "0",
     # One file group, one stream: stealing across partitions reads a file twice when tasks run apart.
     "datafusion.execution.enable_file_stream_work_stealing": "false",
+    # Operators that cannot be encoded, which other operators can stand in for.
+    "datafusion.optimizer.enable_piecewise_merge_join": "false",
+    "datafusion.optimizer.enable_window_topn": "false",
     # The settings are read back from here.
     "datafusion.catalog.information_schema": "true",
 }
@@ -166,7 +170,8 @@ class SwarmPlanner:
         try:
             encoded = physical.to_bytes(twin)
         except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
-            return RunsHere(reason=f"DataFusion cannot encode the plan: {error}", physical=text)
+            reason = f"DataFusion cannot encode the plan: {reason_in_text(text) or error}"
+            return RunsHere(reason=reason, physical=text)
         try:
             return self._cut(twin, physical, encoded, options)
         except PlanError as error:
@@ -205,6 +210,7 @@ class SwarmPlanner:
         reason = coordinator_only_reason(tree)
         if reason is not None:
             return RunsHere(reason=reason, physical=text)
+        tree = isolate_unknown(tree, lambda node: ExecutionPlan.from_bytes(twin, codec.encode(node)).partition_count)
         phases = rewrite(tree, options)
         graph = cut(phases[-1].plan, functools.partial(self._schema_of, twin), options.embed_bytes)
         if not graph.is_divided:

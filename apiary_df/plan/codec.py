@@ -316,6 +316,12 @@ def is_round_robin(node: PlanNode) -> bool:
     return node.kind == "repartition" and fields_of(node).partitioning.HasField("round_robin")
 
 
+def is_bounded_window(node: PlanNode) -> bool:
+    """Whether a window node keeps only a part of its input in memory: these say how their input is ordered."""
+    fields = fields_of(node)
+    return any(fields.HasField(name) for name in ("linear", "partially_sorted", "sorted"))
+
+
 def schema_with_names(schema: bytes, names: Sequence[str]) -> bytes:
     """Return an encoded schema message with its columns renamed by position.
 
@@ -329,6 +335,31 @@ def schema_with_names(schema: bytes, names: Sequence[str]) -> bytes:
         column.name = name
     encoded: bytes = message.SerializeToString(deterministic=True)
     return encoded
+
+
+def unknown_name(node: PlanNode) -> str:
+    """Return how to call an operator that this version does not know: by its number in the plan format.
+
+    Gathers that were put on top of it are looked through.
+    """
+    data = node.body
+    while (present := parse("PlanNode", data).ListFields()) and present[0][0].name == "coalesce_partitions":
+        data = parse("coalesce_partitions", present[0][1]).input
+    return f"operator number {_first_tag(data) >> _TAG_TYPE_BITS} of the plan format"
+
+
+_TAG_TYPE_BITS = 3
+"""Low bits of a field's tag that say how its value is encoded; those above are the field's number."""
+
+
+def _first_tag(data: bytes) -> int:
+    """Return the first variable-length number of some bytes; 0 if there is none."""
+    value = 0
+    for place, byte in enumerate(data[:10]):
+        value |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            return value
+    return 0
 
 
 def operator_number(kind: str) -> int:

@@ -28,15 +28,22 @@ def leaves_in_order(plan: PlanNode) -> frozenset[int]:
                 found.add(seen)
             seen += 1
         for number, child in enumerate(node.children):
-            visit(child, _needs_order(node, number, needed))
+            visit(child, needs_order(node, number, above=needed))
 
     visit(plan, False)
     return frozenset(found)
 
 
-def _needs_order(node: PlanNode, number: int, needed: bool) -> bool:
+def needs_order(node: PlanNode, number: int, *, above: bool) -> bool:
+    """Whether a node, or one above it, rests on the order of one of the node's inputs.
+
+    Args:
+        node: The operator.
+        number: Which of its inputs.
+        above: Whether an operator above rests on the order of the node's own rows.
+    """
     if node.kind in _NEEDING_ORDER:
         return True
     if node.kind in _ENDING_ORDER or (number == 0 and (has_build_side(node) or node.kind == "hash_join")):
         return False
-    return needed
+    return above

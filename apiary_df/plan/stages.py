@@ -14,13 +14,8 @@ from dataclasses import dataclass, replace
 from apiary_df.errors import PlanError
 from apiary_df.model import ScanFile
 from apiary_df.plan import codec
-from apiary_df.plan.operators import (
-    EMBED_BYTES,
-    SINGLE_INPUT_AGGREGATES,
-    has_build_side,
-    is_large_table,
-    partition_count,
-)
+from apiary_df.plan.classes import Needs, classify
+from apiary_df.plan.operators import EMBED_BYTES, has_build_side, is_large_table, partition_count
 from apiary_df.plan.order import leaves_in_order
 from apiary_df.plan.schema import ExchangeSchema
 from apiary_df.plan.sinks import COUNT_COLUMN, SINKS, can_be_shared_out
@@ -359,6 +354,8 @@ class _Cutter:
             left = self.gathered(left_node, replace(left, tree=left.tree.children[0]))
         if not left.is_single:
             raise PlanError(f"cannot cut the plan: the build side of a {node.kind} has several partitions")
+        if not right.is_single:
+            _check_split_probe(node)
         joined = _side_by_side(left, right)
         (left_variants, right_variants) = _shifted([left, right])
         variants = tuple(
@@ -429,22 +426,24 @@ def _check_distribution(node: PlanNode, child: _Region) -> None:
         return
     # Over a union's branches, rows of one key are in several tasks, however each branch is shuffled.
     kinds = {variant.kind if len(child.variants) == 1 else "union" for variant in child.variants}
-    if node.kind == "aggregate":
-        mode = codec.fields_of(node).mode
-        if mode == codec.PARTIAL or (mode not in SINGLE_INPUT_AGGREGATES and kinds == {"hash"}):
-            return
-        needed = f"aggregate in mode {codec.AGGREGATE_MODES[mode]}"
-    elif node.kind == "window":
-        if codec.fields_of(node).partition_keys and kinds == {"hash"}:
-            return
-        needed = "window"
-    elif node.kind == "global_limit":
-        needed = "global limit"
-    elif node.kind == "sort" and not codec.fields_of(node).preserve_partitioning:
-        needed = "sort of all rows"
-    else:
+    found = classify(node)
+    if found.needs is Needs.SHARE or (found.needs is Needs.KEY and kinds == {"hash"}):
         return
-    raise PlanError(f"cannot cut the plan: a {needed} stands over an input in several parts ({sorted(kinds)})")
+    raise PlanError(
+        f"cannot cut the plan: {found.name} needs {found.needs.value} in one task, and stands over an input in "
+        f"several parts ({', '.join(sorted(kinds))})"
+    )
+
+
+def _check_split_probe(node: PlanNode) -> None:
+    """Check that several tasks may share the probe side of a join that collects its build side.
+
+    Raises:
+        PlanError: If they may not: each would emit build rows, or miss NULLs, for itself.
+    """
+    found = classify(node)
+    if found.needs is not Needs.BUILD:
+        raise PlanError(f"cannot cut the plan: {found.name} over a probe side in several parts: {found.reason}")
 
 
 def _shift(variant: Variant, leaves: int, unions: int) -> Variant:

@@ -153,7 +153,14 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
     "filter": {"input": one(1), "expr": one(2)},
     "coalesce_partitions": {"input": one(1), "fetch": one(2, "uint32")},
     "repartition": {"input": one(1), "partitioning": one(5, "Partitioning"), "preserve_order": one(6, "bool")},
-    "window": {"input": one(1), "window_expr": many(2), "partition_keys": many(5)},
+    "window": {
+        "input": one(1),
+        "window_expr": many(2),
+        "partition_keys": many(5),
+        "linear": one(7),
+        "partially_sorted": one(8),
+        "sorted": one(9),
+    },
     "cross_join": _PAIR,
     "extension": {"node": one(1), "inputs": many(2)},
     "union": {"inputs": many(1)},
@@ -247,9 +254,9 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
 """Message name to its fields. Operator messages carry the operator's name."""
 
 
-def _file_descriptor() -> descriptor_pb2.FileDescriptorProto:
+def _file_descriptor(messages: Mapping[str, Mapping[str, Field]]) -> descriptor_pb2.FileDescriptorProto:
     file = descriptor_pb2.FileDescriptorProto(name="apiary_df/plan.proto", package=_PACKAGE, syntax="proto2")
-    for message_name, fields in MESSAGES.items():
+    for message_name, fields in messages.items():
         message = file.message_type.add(name=message_name)
         for field_name, field in fields.items():
             label = _Type.LABEL_REPEATED if field.repeated else _Type.LABEL_OPTIONAL
@@ -266,12 +273,13 @@ def _file_descriptor() -> descriptor_pb2.FileDescriptorProto:
     return file
 
 
-def _build_classes() -> dict[str, type[Any]]:
+def build_classes(messages: Mapping[str, Mapping[str, Field]]) -> dict[str, type[Any]]:
+    """Return the protobuf classes of a schema, by message name."""
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(_file_descriptor())
+    pool.Add(_file_descriptor(messages))
     file = pool.FindFileByName("apiary_df/plan.proto")
-    return {name: message_factory.GetMessageClass(file.message_types_by_name[name]) for name in MESSAGES}
+    return {name: message_factory.GetMessageClass(file.message_types_by_name[name]) for name in messages}
 
 
-CLASSES: Mapping[str, type[Any]] = _build_classes()
+CLASSES: Mapping[str, type[Any]] = build_classes(MESSAGES)
 """Message name to the generated protobuf class."""

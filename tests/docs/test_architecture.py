@@ -16,7 +16,7 @@ from apiary_df.config import RULES as SETTINGS
 from apiary_df.config import Settings, StoreKind
 from apiary_df.errors import ApiaryError, ExecutionFailed, StorageTransient, all_error_classes
 from apiary_df.model import PartialRef, TaskKey, TaskSpec
-from apiary_df.plan.operators import OPERATORS, Placement
+from apiary_df.plan.classes import TABLE, Placement
 from apiary_df.plan.rules import RULES
 from apiary_df.plan.stages import ExchangeLeaf, Stage, StageGraph, Variant
 from apiary_df.plan.tree import PlanNode
@@ -77,15 +77,10 @@ def rules() -> str:
 
 
 def operators() -> str:
-    rows: list[tuple[str, ...]] = [("where it may run", "operators", "why")]
-    for placement in (Placement.ANY_TASK, Placement.EXCHANGE):
-        found = [f"`{name}`" for name, operator in OPERATORS.items() if operator.placement is placement]
-        rows.append((placement.value, ", ".join(found), ""))
-    reasons: dict[str, list[str]] = {}
-    for name, operator in OPERATORS.items():
-        if operator.placement is Placement.COORDINATOR:
-            reasons.setdefault(operator.reason, []).append(f"`{name}`")
-    rows += [(Placement.COORDINATOR.value, ", ".join(found), reason) for reason, found in reasons.items()]
+    rows: list[tuple[str, ...]] = [("where it may run", "operators")]
+    for placement in Placement:
+        found = dict.fromkeys(f"`{row.operator}`" for row in TABLE if row.placement is placement)
+        rows.append((placement.value, ", ".join(found)))
     return table(*rows)
 
 
@@ -334,7 +329,7 @@ def test_reasons_for_staying_here_are_the_codes(reason: str) -> None:
     rooms = (
         "session_swarm.py",
         "planning.py",
-        "plan/operators.py",
+        "plan/classes.py",
         "plan/loss.py",
         "plan/stages.py",
         "planner/query.py",

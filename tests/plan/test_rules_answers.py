@@ -8,7 +8,7 @@ import datafusion
 import pytest
 
 from apiary_df.demo import tpch_queries
-from apiary_df.plan.operators import coordinator_only_reason
+from apiary_df.plan.classes import coordinator_only_reason
 from apiary_df.plan.rules import RULES, RewriteOptions, rewrite
 from apiary_df.plan.tree import PlanNode
 from plan.checks import check_rows, check_sample

@@ -56,7 +56,7 @@ def test_an_aggregate_over_the_branches_of_a_union_is_refused_however_they_are_s
     def doubled(node: PlanNode) -> PlanNode:
         return codec.union([node, node]) if node.kind == "repartition" else node
 
-    with pytest.raises(PlanError, match="FinalPartitioned stands over an input in several parts"):
+    with pytest.raises(PlanError, match="mode=FinalPartitioned needs all rows of a key"):
         cut(transform_up(tree, doubled), lambda node: exchange_schema(twin, node))
 
 
@@ -67,7 +67,7 @@ def test_a_global_aggregate_over_several_tasks_is_refused(samples_under: Samples
     def ungathered(node: PlanNode) -> PlanNode:
         return node.children[0] if node.kind == "coalesce_partitions" else node
 
-    with pytest.raises(PlanError, match="aggregate in mode Final stands over an input in several parts"):
+    with pytest.raises(PlanError, match="mode=Final needs all rows in one task"):
         cut(transform_up(tree, ungathered), lambda node: exchange_schema(twin, node))
 
 

@@ -292,7 +292,7 @@ def _no_distribution_check(patch: pytest.MonkeyPatch) -> None:
 @trap("an operator that skips rows runs in every task", _no_distribution_check)
 def _(bench: Bench) -> None:
     cells = stages._Region(codec.union([]), (), (stages.Variant(kind="cells", split=(0,)),))
-    with pytest.raises(ApiaryError, match="global limit"):
+    with pytest.raises(ApiaryError, match="GlobalLimitExec needs all rows"):
         stages._check_distribution(codec.build("global_limit", cells.tree, skip=2, fetch=3), cells)
 
 

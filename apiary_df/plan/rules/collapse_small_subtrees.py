@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from apiary_df.plan.operators import has_build_side, source_bytes
+from apiary_df.plan.operators import rests_on_partitioning, source_bytes
 from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.single import to_single_partition
 from apiary_df.plan.tree import PlanNode
-
-_REGROUPING = frozenset({"repartition", "coalesce_partitions", "sort_preserving_merge"})
 
 
 def collapse_small_subtrees(plan: PlanNode, options: RewriteOptions) -> PlanNode:
@@ -27,16 +25,7 @@ def _collapse(node: PlanNode, options: RewriteOptions, *, partitioned: bool) -> 
     if not partitioned and source_bytes(node) <= options.small_bytes:
         return to_single_partition(node)
     children = [
-        _collapse(child, options, partitioned=_rests_on(node, number, partitioned=partitioned))
+        _collapse(child, options, partitioned=rests_on_partitioning(node, number, above=partitioned))
         for number, child in enumerate(node.children)
     ]
     return node.with_children(*children)
-
-
-def _rests_on(node: PlanNode, number: int, *, partitioned: bool) -> bool:
-    """Whether a node, or one above it, rests on the partitioning of one of the node's inputs."""
-    if node.kind in _REGROUPING:
-        return False
-    if has_build_side(node):
-        return partitioned and number == 1
-    return partitioned or node.kind == "interleave" or len(node.children) == 2

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from apiary_df.plan import codec
-from apiary_df.plan.operators import (
-    BUILD_EMITTING_JOINS,
-    has_build_side,
-    is_null_aware,
-    join_type,
-    partition_count,
-)
+from apiary_df.plan.classes import Placement, classify
+from apiary_df.plan.operators import has_build_side, partition_count
 from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.tree import PlanNode, transform_up
 
@@ -24,7 +19,7 @@ def isolate_single_task_joins(plan: PlanNode, _options: RewriteOptions) -> PlanN
     def change(node: PlanNode) -> PlanNode:
         if not has_build_side(node) or partition_count(node.children[1]) == 1:
             return node
-        if is_null_aware(node) or join_type(node) in BUILD_EMITTING_JOINS:
+        if classify(node).placement is Placement.ONE_TASK:
             return node.with_children(node.children[0], codec.coalesce(node.children[1]))
         return node
 

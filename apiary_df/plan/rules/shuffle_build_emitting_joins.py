@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from apiary_df.plan import codec
-from apiary_df.plan.operators import (
-    BUILD_EMITTING_JOINS,
-    has_build_side,
-    is_null_aware,
-    join_type,
-    partition_count,
-)
+from apiary_df.plan.classes import Needs, classify
+from apiary_df.plan.operators import partition_count
 from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.tree import PlanNode, transform_up
 
@@ -24,13 +19,7 @@ def shuffle_build_emitting_joins(plan: PlanNode, options: RewriteOptions) -> Pla
     """
 
     def change(node: PlanNode) -> PlanNode:
-        if (
-            node.kind != "hash_join"
-            or not has_build_side(node)
-            or is_null_aware(node)
-            or join_type(node) not in BUILD_EMITTING_JOINS
-            or partition_count(node.children[1]) == 1
-        ):
+        if classify(node).needs is not Needs.BUILD_BY_KEY or partition_count(node.children[1]) == 1:
             return node
         left, right = node.children
         if left.kind == "coalesce_partitions" and not codec.fields_of(left).HasField("fetch"):
