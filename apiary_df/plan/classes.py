@@ -73,6 +73,10 @@ class OperatorClass:
         """The operator and its use, as one text."""
         return f"{self.operator}: {self.use}" if self.use else self.operator
 
+    def is_named_in(self, line: str) -> bool:
+        """Whether a line of a plan's text is about the operator in this use, as far as the text tells."""
+        return line.split(":", 1)[0] == self.operator and self.use in line
+
     @property
     def why(self) -> str:
         """The operator, its use, and the reason, as one text."""
@@ -163,7 +167,9 @@ _SCANS = tuple(
             why="its file groups carry a partitioning that must not be regrouped",
             when=_carries_partitioning,
         ),
-        _any("DataSourceExec", kind, use=file_type),
+        _here("DataSourceExec", kind, use=file_type, why="DataFusion's Python package encodes no Avro scan")
+        if kind == "avro_scan"
+        else _any("DataSourceExec", kind, use=file_type),
     )
 )
 
@@ -414,14 +420,14 @@ def one_task_operator(fragment: PlanNode) -> PlanNode | None:
 
 
 def reason_in_text(plan: str) -> str | None:
-    """Return why a plan cannot leave the process, from its text; None if no operator without encoding is named in it.
+    """Return why a plan cannot be encoded, from its text; None if no operator that stays here is named in it.
 
     Args:
         plan: The plan as DataFusion displays it.
     """
-    names = [line.split(":", 1)[0].strip() for line in plan.splitlines()]
+    lines = [line.strip() for line in plan.splitlines()]
     for row in TABLE:
-        if not row.kind and row.operator in names and row.use in plan:
+        if row.placement is Placement.COORDINATOR and any(row.is_named_in(line) for line in lines):
             return row.why
     return None
 
