@@ -336,7 +336,7 @@ def _(bench: Bench) -> None:
 @trap("an aggregate without groups gives a row in every task, over nothing too", _no_distribution_check)
 def _(bench: Bench) -> None:
     cells = stages._Region(codec.union([]), (), (stages.Variant(kind="cells", split=(0,)),))
-    with pytest.raises(ApiaryError, match="aggregate in mode Final"):
+    with pytest.raises(ApiaryError, match="mode=Final needs all rows in one task"):
         stages._check_distribution(codec.build("aggregate", cells.tree, mode=codec.FINAL), cells)
 
 
