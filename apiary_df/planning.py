@@ -7,6 +7,7 @@ plain DataFusion would run it.
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import datafusion
+import pyarrow as pa
 from datafusion import SessionConfig
 from datafusion.plan import ExecutionPlan, LogicalPlan
 
@@ -47,6 +49,8 @@ TWIN_OPTIONS: Mapping[str, str] = {
     "datafusion.optimizer.enable_window_topn": "false",
     # The settings are read back from here.
     "datafusion.catalog.information_schema": "true",
+    # Schemas are asked for by way of small tables, which need a place.
+    "datafusion.catalog.create_default_catalog_and_schema": "true",
 }
 """Options of the session that plans for the swarm."""
 
@@ -68,6 +72,13 @@ BROADCAST_ROW_BYTES = 32
 
 _BROADCAST_BYTES_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold"
 _BROADCAST_ROWS_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold_rows"
+
+_EXPAND_VIEWS_OPTION = "datafusion.optimizer.expand_views_at_output"
+_EXPANDED: Mapping[pa.DataType, pa.DataType] = {
+    pa.string_view(): pa.large_string(),
+    pa.binary_view(): pa.large_binary(),
+}
+"""What that option makes of a column of the result; a frame's own schema does not tell of it."""
 
 KNOWN_SCHEMAS = 1_024
 """Exchanges whose schemas a session remembers: about two hundred queries' worth."""
@@ -119,7 +130,9 @@ class RunsOnSwarm:
 
 
 class SwarmPlanner:
-    """Plans queries of one session for the swarm.
+    """Plans queries for the swarm, under the settings that a session has when this is made.
+
+    As with datafusion, a query keeps the settings under which it was bound: who changes them makes a new planner.
 
     Args:
         session: The user's session.
@@ -129,11 +142,12 @@ class SwarmPlanner:
     def __init__(
         self, session: datafusion.SessionContext, prepare: Callable[[datafusion.SessionContext], None]
     ) -> None:
-        self._session = session
+        self._config = session.copied_config()
         self._prepare = prepare
         self._twin: datafusion.SessionContext | None = None
         self._twin_partitions = 0
         self._settings: dict[str, str] = {}
+        self._expands_views: bool | None = None
         self._schemas: OrderedDict[bytes, ExchangeSchema] = OrderedDict()
 
     @property
@@ -142,7 +156,7 @@ class SwarmPlanner:
         return self._settings
 
     def forget(self) -> None:
-        """Drop the twin: the session's settings or object stores have changed."""
+        """Drop the twin: the session has other object stores."""
         self._twin = None
         self._schemas.clear()
 
@@ -233,6 +247,20 @@ class SwarmPlanner:
                     self._schemas.popitem(last=False)
         return schema
 
+    def result_schema(self, df: datafusion.DataFrame) -> pa.Schema:
+        """Return the schema of a query's rows: the frame's, with views expanded if the settings ask for that."""
+        schema = df.schema()
+        if not any(field.type in _EXPANDED for field in schema):
+            return schema
+        if self._expands_views is None:
+            config = copy.copy(self._config).with_information_schema(True)
+            chosen = changed_settings(datafusion.SessionContext(config))
+            self._expands_views = chosen.get(_EXPAND_VIEWS_OPTION) == "true"
+        if not self._expands_views:
+            return schema
+        fields = [field.with_type(_EXPANDED.get(field.type, field.type)) for field in schema]
+        return pa.schema(fields, schema.metadata)
+
     def display(self, node: PlanNode) -> str:
         """Return a plan as DataFusion displays it.
 
@@ -245,7 +273,8 @@ class SwarmPlanner:
     def _twin_for(self, partitions: int) -> datafusion.SessionContext:
         partitions = min(max(MIN_PARTITIONS, partitions), MAX_PARTITIONS)
         if self._twin is None or self._twin_partitions != partitions:
-            config = self._session.copied_config()
+            # Setting an option changes the object that it is set on.
+            config = copy.copy(self._config)
             for name, value in TWIN_OPTIONS.items():
                 config = config.set(name, value)
             chosen = changed_settings(datafusion.SessionContext(config))

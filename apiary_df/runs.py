@@ -89,22 +89,24 @@ class Run:
 
 def local_run(
     df: datafusion.DataFrame,
+    schema: pa.Schema,
     sql: str | None,
     reason: str,
     ended: Callable[[QueryReport], None],
+    *,
     source: Callable[[], Iterator[pa.RecordBatch]] | None = None,
 ) -> Run:
     """Return a run of a query by datafusion in this process.
 
     Args:
         df: The query.
+        schema: Schema of its rows.
         sql: Its text, for the report.
         reason: Why it runs here.
         ended: Takes its report.
         source: Runs it, if not plain datafusion is to.
     """
     cancelled = threading.Event()
-    schema: pa.Schema = df.schema()
 
     def batches() -> Generator[pa.RecordBatch, None, None]:
         started_s = time.monotonic()

@@ -147,8 +147,8 @@ class SessionContext(datafusion.SessionContext):
             raise
         except Exception as error:
             raise SqlError(f"{error}; in: {_abbreviated(query)}", sql=_abbreviated(query)) from error
-        self._swarm.statement_ran(query)
-        result: DataFrame = ours(frame, self._swarm)
+        self._swarm.statement_ran(self, query)
+        result: DataFrame = ours(frame, self._swarm.runner(self))
         self._swarm.remember_sql(result, query)
         return result
 
@@ -199,7 +199,7 @@ def _reaching(method: Callable[..., Any], position: int) -> Callable[..., Any]:
 
 
 for _name, _method in methods_giving_frames(datafusion.SessionContext, SessionContext):
-    setattr(SessionContext, _name, giving_ours(_method, lambda self: self._swarm))
+    setattr(SessionContext, _name, giving_ours(_method, lambda self: self._swarm.runner(self)))
 for _format in ("parquet", "csv", "json", "avro", "arrow"):
     for _name, _position in ((f"register_{_format}", 1), (f"read_{_format}", 0)):
         setattr(SessionContext, _name, _reaching(getattr(SessionContext, _name), _position))

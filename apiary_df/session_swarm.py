@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from apiary_df.config import Settings
 from apiary_df.coordinator import Query, QueryRun, new_query_id
-from apiary_df.dataframe import PHASES, DataFrame, ResultStream, ours
+from apiary_df.dataframe import PHASES, DataFrame, QueryRunner, ResultStream
 from apiary_df.errors import ConfigError, FunctionsRefused, SqlError
 from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
 from apiary_df.footers import FooterCache, row_group_starts
@@ -117,7 +117,7 @@ class SessionSwarm:
         except BaseException:
             self.close()
             raise
-        self._planner = SwarmPlanner(session, self._prepare_twin)
+        self._planners: weakref.WeakKeyDictionary[datafusion.SessionContext, SwarmPlanner] = weakref.WeakKeyDictionary()
 
     def close(self) -> None:
         """Stop the nodes that were started here; closing twice does nothing."""
@@ -132,11 +132,18 @@ class SessionSwarm:
 
     # -- what the session tells ---------------------------------------------------------------------------------------
 
-    def statement_ran(self, query: str) -> None:
-        """Plan anew from here on, if the statement may have changed settings or tables."""
+    def statement_ran(self, session: datafusion.SessionContext, query: str) -> None:
+        """Plan the session's next queries anew, if the statement may have changed settings."""
         match = _FIRST_WORD.match(query)
         if match is None or match.group(1).lower() not in _QUERY_WORDS:
-            self._planner.forget()
+            self._planners.pop(session, None)
+
+    def runner(self, session: datafusion.SessionContext) -> QueryRunner:
+        """Return what runs the frames that a session (or a handle on it) makes now, under its settings of now."""
+        planner = self._planners.get(session)
+        if planner is None:
+            planner = self._planners[session] = SwarmPlanner(session, self._prepare_twin)
+        return _Runner(self, planner)
 
     def remember_sql(self, frame: DataFrame, query: str) -> None:
         """Note the SQL that a frame came from, for its report."""
@@ -145,7 +152,8 @@ class SessionSwarm:
     def object_store_registered(self, schema: str, store: Any, host: str | None) -> None:
         """Make an object store of the session known to planning as well."""
         self._object_stores.append((schema, store, host))
-        self._planner.forget()
+        for planner in self._planners.values():
+            planner.forget()
 
     def _prepare_twin(self, twin: datafusion.SessionContext) -> None:
         for schema, store, host in self._object_stores:
@@ -153,34 +161,38 @@ class SessionSwarm:
 
     # -- what a DataFrame asks ----------------------------------------------------------------------------------------
 
-    def run(self, df: datafusion.DataFrame) -> ResultStream:
+    def run(self, df: datafusion.DataFrame, planner: SwarmPlanner) -> ResultStream:
         """Start a query where it belongs."""
-        explained = self._explained(df)
+        explained = self._explained(df, planner)
         if explained is not None:
             return explained
         if self._view is None:
-            return self._here(df, "this session has no swarm: no storage was given")
+            return self._here(df, planner, "this session has no swarm: no storage was given")
         session = self._session() if self.settings.verify else None
         query = df if session is None else with_time_put_in(session, df)
-        decision = self._decide(query)
+        decision = self._decide(query, planner)
         if decision.refusal is not None:
             raise decision.refusal
         if not decision.on_swarm or not isinstance(decision.plan, RunsOnSwarm):
-            return self._here(df, decision.reason)
-        start = functools.partial(self._on_swarm, df, decision.plan, decision.reason)
+            return self._here(df, planner, decision.reason)
+        start = functools.partial(self._on_swarm, df, planner, decision.plan, decision.reason)
         why_not = why_not_twice(query.logical_plan())
         if session is None or why_not is not None:
             return start(functools.partial(self._ended, unverified=why_not))
-        return verified_run(session, query, df.schema(), start, self._ended)
+        return verified_run(session, query, planner.result_schema(df), start, self._ended)
 
-    def _here(self, df: datafusion.DataFrame, reason: str) -> Run:
+    def _here(self, df: datafusion.DataFrame, planner: SwarmPlanner, reason: str) -> Run:
         ended = functools.partial(self._ended, unverified=ENDED_HERE)
-        return local_run(df, self._sql_of(df), reason, ended, self._write_here(df))
+        return local_run(
+            df, planner.result_schema(df), self._sql_of(df), reason, ended, source=self._write_here(df, planner)
+        )
 
-    def _write_here(self, df: datafusion.DataFrame) -> Callable[[], Iterator[pa.RecordBatch]] | None:
+    def _write_here(
+        self, df: datafusion.DataFrame, planner: SwarmPlanner
+    ) -> Callable[[], Iterator[pa.RecordBatch]] | None:
         """Return what runs a statement that writes files here; None if plain DataFusion is to."""
         session = self._session()
-        tree = self._planner.plan_write(df.logical_plan(), os.cpu_count() or 1)
+        tree = planner.plan_write(df.logical_plan(), os.cpu_count() or 1)
         sink = None if tree is None else find_sink(tree)
         if session is None or tree is None or sink is None:
             return None
@@ -196,19 +208,24 @@ class SessionSwarm:
             options=self.store_options,
             settings=self.settings,
             root=None,
-            prefix=self._planner.settings.get(PREFIX_OPTION, ""),
+            prefix=planner.settings.get(PREFIX_OPTION, ""),
         )
         return functools.partial(local_write, session, tree, write, self.store_options)
 
     def _on_swarm(
-        self, df: datafusion.DataFrame, plan: RunsOnSwarm, reason: str, ended: Callable[[QueryReport], None]
+        self,
+        df: datafusion.DataFrame,
+        planner: SwarmPlanner,
+        plan: RunsOnSwarm,
+        reason: str,
+        ended: Callable[[QueryReport], None],
     ) -> Run:
         assert self._view is not None
         query = Query(
             sql=self._sql_of(df),
             graph=plan.graph,
             settings=plan.settings,
-            schema=df.schema(),
+            schema=planner.result_schema(df),
             reason=reason,
             functions=plan.functions,
         )
@@ -228,7 +245,7 @@ class SessionSwarm:
         """Return a table as a plain DataFrame of a session of its own."""
         return datafusion.SessionContext().create_dataframe([table.to_batches()], schema=table.schema)
 
-    def _decide(self, df: datafusion.DataFrame) -> _Decision:
+    def _decide(self, df: datafusion.DataFrame, planner: SwarmPlanner) -> _Decision:
         assert self._view is not None
         nodes = self._view.node_infos()
         workers = [node for node in extract_alive_nodes(nodes) if node.bees_total]
@@ -238,7 +255,7 @@ class SessionSwarm:
         options = RewriteOptions(
             partitions=min(max(MIN_PARTITIONS, bees), MAX_PARTITIONS), small_bytes=self.settings.small_bytes
         )
-        plan = self._plan(df, options)
+        plan = self._plan(df, planner, options)
         if isinstance(plan, RunsHere):
             return _Decision(plan, plan.reason)
         cells = self._cells(plan.graph, nodes)
@@ -250,10 +267,10 @@ class SessionSwarm:
         runners = self._view.runners_of(plan.functions)
         return _Decision(plan, placed.reason, runners.nodes, (runners.note,), runners.refusal)
 
-    def _plan(self, df: datafusion.DataFrame, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
+    def _plan(self, df: datafusion.DataFrame, planner: SwarmPlanner, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
         logical = df.logical_plan()
         try:
-            return self._planner.plan(logical, options)
+            return planner.plan(logical, options)
         except SqlError as error:
             # DataFusion reads footers while it plans, and says of a damaged one everything but its name.
             session = self._session()
@@ -298,7 +315,7 @@ class SessionSwarm:
 
     # -- explaining ---------------------------------------------------------------------------------------------------
 
-    def _explained(self, df: datafusion.DataFrame) -> ResultStream | None:
+    def _explained(self, df: datafusion.DataFrame, planner: SwarmPlanner) -> ResultStream | None:
         """Return the answer to an EXPLAIN statement, or None if it is another statement or datafusion's to explain."""
         sql = self._sql_of(df)
         if self._view is None or sql is None or not is_explain(sql):
@@ -308,29 +325,31 @@ class SessionSwarm:
         session = self._session()
         if inner is None or session is None:
             return None
-        frame = ours(session.create_dataframe_from_logical_plan(inner.plan), self)
-        text = self.explain_text(frame, until=None, analyze=inner.analyze, verbose=inner.verbose)
+        frame = session.create_dataframe_from_logical_plan(inner.plan)
+        text = self.explain_text(frame, planner, until=None, analyze=inner.analyze, verbose=inner.verbose)
         label = "distributed_plan_with_metrics" if inner.analyze else "distributed_plan"
         table = pa.table({"plan_type": [label], "plan": [text]}).cast(df.schema())
         return Rows(table)
 
-    def explain_text(self, df: datafusion.DataFrame, *, until: str | None, analyze: bool, verbose: bool) -> str:
+    def explain_text(
+        self, df: datafusion.DataFrame, planner: SwarmPlanner, *, until: str | None, analyze: bool, verbose: bool
+    ) -> str:
         """Return how a query is (or was) run."""
         if until is not None and until not in PHASES:
             raise ConfigError(f"explain(until={until!r}): until is one of {', '.join(PHASES)}")
         if self._view is None:
             reason = "this session has no swarm: no storage was given"
             plan = RunsHere(reason=reason, physical=df.execution_plan().display_indent())
-            return render(Explanation(plan=plan, reason=reason), self._planner.display, lambda _: ())
-        decision = self._decide(df)
+            return render(Explanation(plan=plan, reason=reason), planner.display, lambda _: ())
+        decision = self._decide(df, planner)
         report: QueryReport | None = None
         if analyze:
             if decision.refusal is not None:
                 raise decision.refusal
             if decision.on_swarm and isinstance(decision.plan, RunsOnSwarm):
-                run: ResultStream = self._on_swarm(df, decision.plan, decision.reason, self._ended)
+                run: ResultStream = self._on_swarm(df, planner, decision.plan, decision.reason, self._ended)
             else:
-                run = self._here(df, decision.reason)
+                run = self._here(df, planner, decision.reason)
             for _ in run:
                 continue
             report = self.last_query
@@ -344,11 +363,28 @@ class SessionSwarm:
             until=until or "assignment",
             verbose=verbose,
         )
-        return render(explanation, self._planner.display, functools.partial(self._plan_tasks, decision.nodes))
+        return render(explanation, planner.display, functools.partial(self._plan_tasks, decision.nodes))
 
     def _plan_tasks(self, nodes: tuple[NodeInfo, ...], stage: Stage) -> tuple[TaskSpec, ...]:
         starts = self._row_group_starts(stage, nodes)
         return plan_stage(stage, nodes, {}, starts, TaskOptions.of(self.settings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """Runs frames under the settings that their session had when they were made."""
+
+    swarm: SessionSwarm
+    planner: SwarmPlanner
+
+    def run(self, df: datafusion.DataFrame) -> ResultStream:
+        return self.swarm.run(df, self.planner)
+
+    def explain_text(self, df: datafusion.DataFrame, *, until: str | None, analyze: bool, verbose: bool) -> str:
+        return self.swarm.explain_text(df, self.planner, until=until, analyze=analyze, verbose=verbose)
+
+    def native_frame(self, table: pa.Table) -> datafusion.DataFrame:
+        return self.swarm.native_frame(table)
 
 
 def _why_no_node(views: Sequence[NodeView], most: int = 3) -> str:

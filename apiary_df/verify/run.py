@@ -55,7 +55,7 @@ def verified_run(
     """
     reports: list[QueryReport] = []
     swarm = start(reports.append)
-    plain = local_run(query, None, "", lambda _: None)
+    plain = local_run(query, schema, None, "", lambda _: None)
 
     def batches() -> Generator[pa.RecordBatch, None, None]:
         verification: Verification | None = None
