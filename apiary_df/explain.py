@@ -13,6 +13,7 @@ from apiary_df.model import NodeInfo, TaskSpec
 from apiary_df.plan.classes import UNKNOWN_OPERATOR, classify, one_task_operator
 from apiary_df.plan.codec import unknown_name
 from apiary_df.plan.operators import source_bytes
+from apiary_df.plan.repeatable import why_it_differs
 from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
 from apiary_df.plan.tree import UNKNOWN, PlanNode
@@ -194,7 +195,9 @@ def _parallelism(stage: Stage, display: Display) -> str:
         elif variant.kind == "spread":
             words.append(f"tasks by {variant.partitions} parts of an in-memory table")
         else:
-            words.append(f"one task ({_why_one_task(stage, display) or 'the plan has a single partition here'})")
+            once = why_it_differs(stage.fragment)
+            reason = _why_one_task(stage, display) or (f"computed once: {once}" if once else "")
+            words.append(f"one task ({reason or 'the plan has a single partition here'})")
         copies = [stage.leaves[i] for i in variant.whole if variant.kind != "single"]
         scans = sum(isinstance(leaf, ScanLeaf) for leaf in copies)
         broadcasts = sum(isinstance(leaf, ExchangeLeaf) for leaf in copies)

@@ -6,7 +6,7 @@ inputs and how to build the few operators that rules insert. It decides nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from apiary_df.errors import PlanError, VersionMismatch
 from apiary_df.model import ScanFile
 from apiary_df.plan.tree import UNKNOWN, PlanNode
-from apiary_df.plan.wire import CLASSES, MESSAGES, OPERATOR_NUMBERS
+from apiary_df.plan.wire import CLASSES, EXPRESSIONS, MESSAGES, OPERATOR_NUMBERS
 
 SUPPORTED_DATAFUSION = "55."
 """Prefix of the DataFusion versions whose plan format this schema was written for."""
@@ -335,6 +335,38 @@ def schema_with_names(schema: bytes, names: Sequence[str]) -> bytes:
         column.name = name
     encoded: bytes = message.SerializeToString(deterministic=True)
     return encoded
+
+
+def calls_of(node: PlanNode) -> Iterator[tuple[str, str, bool]]:
+    """Yield what an operator's expressions call, however deep: message, name, whether the plan carries its definition.
+
+    The message is that of :data:`apiary_df.plan.wire.MESSAGES`: ``ScalarCall``, ``AggregateCall``, ``WindowCall``, or
+    ``AnyExpr`` with the name ``""`` for an expression that cannot be looked into.
+
+    Raises:
+        PlanError: If the operator's message cannot be decoded.
+    """
+    if node.kind in EXPRESSIONS:
+        yield from _calls(parse(f"{node.kind}_expressions", node.body))
+
+
+_CALLS = frozenset({"ScalarCall", "AggregateCall", "WindowCall"})
+_CLOSED = frozenset({"extension", "scalar_subquery", "dynamic_filter"})
+"""Expressions that are not looked into."""
+
+
+def _calls(message: Any) -> Iterator[tuple[str, str, bool]]:
+    kind = message.DESCRIPTOR.name
+    present = message.ListFields()
+    if kind in _CALLS:
+        name = message.aggregate_name or message.window_name if kind == "WindowCall" else message.name
+        yield kind, name, message.HasField("definition")
+    elif kind == "AnyExpr" and {field.name for field, _ in present} <= {"id"} | _CLOSED:
+        yield kind, "", False
+    for field, value in present:
+        if field.message_type is not None:
+            for item in [value] if hasattr(value, "ListFields") else value:
+                yield from _calls(item)
 
 
 def unknown_name(node: PlanNode) -> str:

@@ -17,6 +17,7 @@ from apiary_df.plan import codec
 from apiary_df.plan.classes import Needs, classify
 from apiary_df.plan.operators import EMBED_BYTES, has_build_side, is_large_table, partition_count
 from apiary_df.plan.order import leaves_in_order
+from apiary_df.plan.repeatable import why_it_differs
 from apiary_df.plan.schema import ExchangeSchema
 from apiary_df.plan.sinks import COUNT_COLUMN, SINKS, can_be_shared_out
 from apiary_df.plan.tree import PlanNode
@@ -354,6 +355,9 @@ class _Cutter:
             left = self.gathered(left_node, replace(left, tree=left.tree.children[0]))
         if not left.is_single:
             raise PlanError(f"cannot cut the plan: the build side of a {node.kind} has several partitions")
+        if not right.is_single and why_it_differs(left.tree, merged=any(leaf.ordered for leaf in left.leaves)):
+            # Each task would compute other rows for itself: they are computed once, in a stage of their own.
+            left = self.gathered(codec.coalesce(left.tree), left)
         if not right.is_single:
             _check_split_probe(node)
         joined = _side_by_side(left, right)
