@@ -198,21 +198,15 @@ class SwarmPlanner:
         Args:
             logical: The statement, as the user's session bound it.
             partitions: How many of its parts may run side by side, if nothing has been planned yet.
-
-        Raises:
-            SqlError: If DataFusion cannot plan it at all.
         """
         if not logical.display().startswith(WRITING_PLANS):
             return None
         twin = self._twin_for(self._twin_partitions or partitions)
         try:
             physical = twin.create_dataframe_from_logical_plan(logical).execution_plan()
-        except Exception as error:
-            raise SqlError(f"DataFusion cannot plan the query: {error}") from error
-        try:
             tree = codec.decode(physical.to_bytes(twin))
         except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
-            logger.debug("a write is left to DataFusion, since its plan cannot be encoded: %s", error)
+            logger.debug("a write is left to DataFusion, since it cannot be planned or encoded here: %s", error)
             return None
         return None if find_sink(tree) is None else tree
 
