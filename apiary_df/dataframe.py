@@ -16,6 +16,10 @@ import pyarrow as pa
 from datafusion import functions
 from datafusion.dataframe_formatter import get_formatter
 
+from apiary_df.describe import aggregates, description
+from apiary_df.errors import ApiaryError, SqlError
+from apiary_df.protocol.arrow import conform_result
+
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
@@ -58,7 +62,7 @@ class QueryRunner(Protocol):
         """Return how a query is (or was) run."""
 
     def native_frame(self, table: pa.Table) -> datafusion.DataFrame:
-        """Return a table as a plain DataFrame, for display."""
+        """Return a table as a plain DataFrame of the session."""
 
 
 class DataFrame(_Base):
@@ -83,7 +87,9 @@ class DataFrame(_Base):
     def to_arrow_table(self) -> pa.Table:
         """Run the query and return its result as one Arrow table."""
         stream = self._stream()
-        return pa.Table.from_batches(list(stream), schema=stream.schema)
+        batches = list(stream)
+        # As datafusion has it: the batches know more of NULLs than the query declares, where there are any.
+        return pa.Table.from_batches(batches, schema=batches[0].schema if batches else stream.schema)
 
     def collect(self) -> list[pa.RecordBatch]:
         """Run the query and return its result as record batches, in order where the query fixes one."""
@@ -140,12 +146,35 @@ class DataFrame(_Base):
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         stream = self._stream()
-        reader = pa.RecordBatchReader.from_batches(stream.schema, stream)
+        batches = (conform_result(batch, stream.schema) for batch in stream)
+        reader = pa.RecordBatchReader.from_batches(stream.schema, batches)
         return reader.__arrow_c_stream__(requested_schema)
 
     def cache(self) -> DataFrame:
         """Run the query and return its result as a DataFrame in memory."""
-        return DataFrame(self._runner.native_frame(self.to_arrow_table()).df, self._runner)
+        stream = self._stream()
+        batches = [conform_result(batch, stream.schema) for batch in stream]
+        table = pa.Table.from_batches(batches, schema=stream.schema)
+        return DataFrame(self._runner.native_frame(table).df, self._runner)
+
+    def describe(self) -> DataFrame:
+        """Run the query for statistics of its columns and return them as a DataFrame in memory.
+
+        Raises:
+            SqlError: If a column cannot be described: of a struct type, or not alone of its name.
+        """
+        schema = self.schema()
+        native = self._runner.native_frame
+        try:
+            if len(set(schema.names)) < len(schema) or not len(schema):
+                return DataFrame(super().describe().df, self._runner)
+            row = self.aggregate([], aggregates(schema)).to_arrow_table()
+            table = description(schema, row, lambda extremes: native(extremes).describe().to_arrow_table())
+        except ApiaryError:
+            raise
+        except Exception as error:
+            raise SqlError(f"describe() of columns {', '.join(schema.names)}: {error}") from error
+        return DataFrame(native(table).df, self._runner)
 
     # -- showing ------------------------------------------------------------------------------------------------------
 

@@ -73,13 +73,6 @@ BROADCAST_ROW_BYTES = 32
 _BROADCAST_BYTES_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold"
 _BROADCAST_ROWS_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold_rows"
 
-_EXPAND_VIEWS_OPTION = "datafusion.optimizer.expand_views_at_output"
-_EXPANDED: Mapping[pa.DataType, pa.DataType] = {
-    pa.string_view(): pa.large_string(),
-    pa.binary_view(): pa.large_binary(),
-}
-"""What that option makes of a column of the result; a frame's own schema does not tell of it."""
-
 KNOWN_SCHEMAS = 1_024
 """Exchanges whose schemas a session remembers: about two hundred queries' worth."""
 
@@ -147,7 +140,6 @@ class SwarmPlanner:
         self._twin: datafusion.SessionContext | None = None
         self._twin_partitions = 0
         self._settings: dict[str, str] = {}
-        self._expands_views: bool | None = None
         self._schemas: OrderedDict[bytes, ExchangeSchema] = OrderedDict()
 
     @property
@@ -241,20 +233,6 @@ class SwarmPlanner:
                     self._schemas.popitem(last=False)
         return schema
 
-    def result_schema(self, df: datafusion.DataFrame) -> pa.Schema:
-        """Return the schema of a query's rows: the frame's, with views expanded if the settings ask for that."""
-        schema = df.schema()
-        if not any(field.type in _EXPANDED for field in schema):
-            return schema
-        if self._expands_views is None:
-            config = copy.copy(self._config).with_information_schema(True)
-            chosen = changed_settings(datafusion.SessionContext(config))
-            self._expands_views = chosen.get(_EXPAND_VIEWS_OPTION) == "true"
-        if not self._expands_views:
-            return schema
-        fields = [field.with_type(_EXPANDED.get(field.type, field.type)) for field in schema]
-        return pa.schema(fields, schema.metadata)
-
     def display(self, node: PlanNode) -> str:
         """Return a plan as DataFusion displays it.
 
@@ -295,6 +273,28 @@ def broadcast_limits(partitions: int) -> dict[str, str]:
         _BROADCAST_BYTES_OPTION: str(broadcast_bytes),
         _BROADCAST_ROWS_OPTION: str(broadcast_bytes // BROADCAST_ROW_BYTES),
     }
+
+
+def batch_schema(session: datafusion.SessionContext, df: datafusion.DataFrame) -> pa.Schema:
+    """Return the schema under which plain DataFusion hands over the batches of a query.
+
+    It is the query's own, but that the optimizer knows more, or less, of which columns hold no NULL, and makes plain
+    types of views if the settings ask for it.
+
+    Args:
+        session: The user's session.
+        df: The query, which can be planned.
+
+    Raises:
+        SqlError: If DataFusion cannot optimize it after all.
+    """
+    declared: pa.Schema = df.schema()
+    try:
+        optimized = df.optimized_logical_plan()
+        found = datafusion.SessionContext.create_dataframe_from_logical_plan(session, optimized).schema()
+    except Exception as error:
+        raise SqlError(f"DataFusion cannot optimize the query: {error}") from error
+    return found if found.names == declared.names else declared
 
 
 def display_plan(ctx: datafusion.SessionContext, node: PlanNode) -> str:

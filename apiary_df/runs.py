@@ -20,7 +20,6 @@ from apiary_df.errors import ApiaryError, QueryCancelled
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.progress import QueryProgress
-from apiary_df.protocol.arrow import conform_result
 from apiary_df.publish import ROOT_FOLDER, Write, written
 from apiary_df.report import QueryReport
 from apiary_df.store_options import StoreOptions
@@ -54,7 +53,8 @@ class Run:
     It holds nothing that refers back to it: a stream that is dropped half-read ends its query there and then.
 
     Args:
-        schema: Schema of the result.
+        schema: Schema of the result as the query declares it. Batches may say of more columns that they hold no NULL:
+            what DataFusion finds out by optimizing.
         batches: The result; what must happen at the end is in its ``finally``.
         cancel: Asks ``batches`` to end; called from any thread.
     """
@@ -89,7 +89,6 @@ class Run:
 
 def local_run(
     df: datafusion.DataFrame,
-    schema: pa.Schema,
     sql: str | None,
     reason: str,
     ended: Callable[[QueryReport], None],
@@ -100,7 +99,6 @@ def local_run(
 
     Args:
         df: The query.
-        schema: Schema of its rows.
         sql: Its text, for the report.
         reason: Why it runs here.
         ended: Takes its report.
@@ -116,8 +114,7 @@ def local_run(
                 if cancelled.is_set():
                     raise QueryCancelled("the query, which ran in this process, was cancelled")
                 rows += arrow.num_rows
-                # The plan knows more of NULLs than the query says, and says it only where there is a batch.
-                yield conform_result(arrow, schema)
+                yield arrow
         except ApiaryError:
             raise
         except Exception as error:
@@ -137,7 +134,7 @@ def local_run(
                 )
             )
 
-    return Run(schema, batches(), cancelled.set)
+    return Run(df.schema(), batches(), cancelled.set)
 
 
 def _executed(df: datafusion.DataFrame) -> Iterator[pa.RecordBatch]:
@@ -171,8 +168,15 @@ def local_write(
     yield from found
 
 
-def swarm_run(run: QueryRun, progress: QueryProgress, ended: Callable[[QueryReport], None]) -> Run:
-    """Return a run of a query on the swarm, with its progress display and its report."""
+def swarm_run(run: QueryRun, schema: pa.Schema, progress: QueryProgress, ended: Callable[[QueryReport], None]) -> Run:
+    """Return a run of a query on the swarm, with its progress display and its report.
+
+    Args:
+        run: The run.
+        schema: Schema of the result as the query declares it.
+        progress: The display, which ends with the first row.
+        ended: Takes the report.
+    """
 
     def batches() -> Generator[pa.RecordBatch, None, None]:
         try:
@@ -185,4 +189,4 @@ def swarm_run(run: QueryRun, progress: QueryProgress, ended: Callable[[QueryRepo
             run.close()
             ended(run.report())
 
-    return Run(run.schema, batches(), run.cancel)
+    return Run(schema, batches(), run.cancel)

@@ -34,7 +34,7 @@ from apiary_df.plan.scans import scan_cells
 from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.planner import Local, extract_alive_nodes, plan_query
-from apiary_df.planning import MAX_PARTITIONS, MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner
+from apiary_df.planning import MAX_PARTITIONS, MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner, batch_schema
 from apiary_df.progress import QueryProgress
 from apiary_df.protocol.heartbeat import NodeView
 from apiary_df.publish import Write
@@ -179,13 +179,11 @@ class SessionSwarm:
         why_not = why_not_twice(query.logical_plan())
         if session is None or why_not is not None:
             return start(functools.partial(self._ended, unverified=why_not))
-        return verified_run(session, query, planner.result_schema(df), start, self._ended)
+        return verified_run(session, query, df.schema(), start, self._ended)
 
     def _here(self, df: datafusion.DataFrame, planner: SwarmPlanner, reason: str) -> Run:
         ended = functools.partial(self._ended, unverified=ENDED_HERE)
-        return local_run(
-            df, planner.result_schema(df), self._sql_of(df), reason, ended, source=self._write_here(df, planner)
-        )
+        return local_run(df, self._sql_of(df), reason, ended, source=self._write_here(df, planner))
 
     def _write_here(
         self, df: datafusion.DataFrame, planner: SwarmPlanner
@@ -221,17 +219,18 @@ class SessionSwarm:
         ended: Callable[[QueryReport], None],
     ) -> Run:
         assert self._view is not None
+        session = self._session()
         query = Query(
             sql=self._sql_of(df),
             graph=plan.graph,
             settings=plan.settings,
-            schema=planner.result_schema(df),
+            schema=df.schema() if session is None else batch_schema(session, df),
             reason=reason,
             functions=plan.functions,
         )
         progress = QueryProgress(self.settings)
         run = QueryRun(query, self._view, self.settings, self._footers, progress)
-        return swarm_run(run, progress, ended)
+        return swarm_run(run, df.schema(), progress, ended)
 
     def _ended(self, report: QueryReport, *, unverified: str | None = None) -> None:
         if self.settings.verify and unverified is not None:
@@ -242,8 +241,10 @@ class SessionSwarm:
         return self._sql.get(df) if isinstance(df, DataFrame) else None
 
     def native_frame(self, table: pa.Table) -> datafusion.DataFrame:
-        """Return a table as a plain DataFrame of a session of its own."""
-        return datafusion.SessionContext().create_dataframe([table.to_batches()], schema=table.schema)
+        """Return a table as a plain DataFrame of the session, under no name."""
+        session = self._session() or datafusion.SessionContext()
+        batches = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+        return datafusion.SessionContext.read_batches(session, batches)
 
     def _decide(self, df: datafusion.DataFrame, planner: SwarmPlanner) -> _Decision:
         assert self._view is not None

@@ -7,7 +7,7 @@ is in :mod:`apiary_df.verify.verdict`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import datafusion
@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from apiary_df.comparison.tables import Difference
 from apiary_df.errors import AnswerDiffers, ApiaryError, QueryCancelled
-from apiary_df.protocol.arrow import conform_result
 from apiary_df.report import QueryReport, Verification
 from apiary_df.runs import Run, local_run
 from apiary_df.verify import shape
@@ -55,19 +54,19 @@ def verified_run(
     """
     reports: list[QueryReport] = []
     swarm = start(reports.append)
-    plain = local_run(query, schema, None, "", lambda _: None)
+    plain = local_run(query, None, "", lambda _: None)
 
     def batches() -> Generator[pa.RecordBatch, None, None]:
         verification: Verification | None = None
         try:
-            answer = pa.Table.from_batches(list(swarm), schema=swarm.schema)
-            verification = _verify(Judge(session, query.logical_plan()), plain, answer, reports[-1])
+            answer = list(swarm)
+            verification = _verify(Judge(session, query.logical_plan()), plain, _table(answer, schema), reports[-1])
         finally:
             swarm.close()
             plain.close()
             if reports:
                 ended(replace(reports[-1], verified=verification))
-        yield from (conform_result(batch, schema) for batch in answer.to_batches())
+        yield from answer
 
     def cancel() -> None:
         swarm.cancel()
@@ -79,7 +78,7 @@ def verified_run(
 def _verify(judge: Judge, plain: Run, answer: pa.Table, report: QueryReport) -> Verification:
     started_s = time.monotonic()
     try:
-        expected = pa.Table.from_batches(list(plain), schema=plain.schema)
+        expected = _table(list(plain), plain.schema)
     except QueryCancelled:
         raise
     except ApiaryError as error:
@@ -89,6 +88,15 @@ def _verify(judge: Judge, plain: Run, answer: pa.Table, report: QueryReport) -> 
     if verdict.difference is not None:
         raise _differs(verdict.difference, report)
     return Verification(compared=verdict.compared, open=verdict.open, elapsed_s=time.monotonic() - started_s)
+
+
+def _table(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Return the batches under their own names, types and metadata; what they know of NULLs depends on the way."""
+    if not batches:
+        return pa.Table.from_batches([], schema=schema)
+    found = batches[0].schema
+    fields = [field.with_nullable(wanted.nullable) for field, wanted in zip(found, schema, strict=True)]
+    return pa.Table.from_arrays(pa.Table.from_batches(batches).columns, schema=pa.schema(fields, found.metadata))
 
 
 def _differs(difference: Difference, report: QueryReport) -> AnswerDiffers:

@@ -11,6 +11,7 @@ import pytest
 
 from apiary_df import LocalSwarm, SessionContext, Settings
 from apiary_df.demo.data import generate_tpch, tpch_paths
+from swarm import surface
 from swarm.helpers import FORCED
 
 TPCH_SCALE = 0.01
@@ -48,6 +49,25 @@ def shared(swarm: LocalSwarm, tpch_files: dict[str, Path]) -> Iterator[SessionCo
     with SessionContext(storage=swarm.storage, **FORCED) as ctx:
         register(ctx, tpch_files)
         yield ctx
+
+
+@pytest.fixture(scope="session")
+def surface_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small tables of many types as folders of Parquet files."""
+    return surface.write_tables(tmp_path_factory.mktemp("surface"))
+
+
+@pytest.fixture(scope="module")
+def both(
+    swarm: LocalSwarm, surface_files: dict[str, Path]
+) -> Iterator[tuple[SessionContext, datafusion.SessionContext]]:
+    """A session on the shared swarm and a plain one, of the module's own, with the small tables."""
+    information = datafusion.SessionConfig({"datafusion.catalog.information_schema": "true"})
+    native = datafusion.SessionContext(information)
+    surface.register(native, surface_files)
+    with SessionContext(information, storage=swarm.storage, **FORCED) as ctx:
+        surface.register(ctx, surface_files)
+        yield ctx, native
 
 
 @pytest.fixture
