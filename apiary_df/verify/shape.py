@@ -32,7 +32,7 @@ _USER_FUNCTION = re.compile(r'inner: Python\w+ \{ name: "([^"]*)".*?\bvolatility
 """How a plan's text for debugging, the only place that says it, tells a user's function and its volatility."""
 
 _STEPS = frozenset({"Projection", "SubqueryAlias"})
-_NEVER_TWICE = frozenset({"CopyTo", "Dml", "CreateMemoryTable", "CreateView", "CreateExternalTable"})
+_NEVER_TWICE = frozenset({"CopyTo", "DmlStatement"})
 _ABOUT_PLANS = frozenset({"Explain", "Analyze"})
 
 
