@@ -294,7 +294,11 @@ def batch_schema(session: datafusion.SessionContext, df: datafusion.DataFrame) -
         found = datafusion.SessionContext.create_dataframe_from_logical_plan(session, optimized).schema()
     except Exception as error:
         raise SqlError(f"DataFusion cannot optimize the query: {error}") from error
-    return found if found.names == declared.names else declared
+    if found.names != declared.names:
+        return declared
+    pairs = zip(declared, found, strict=True)
+    fields = [field.with_type(known.type).with_nullable(known.nullable) for field, known in pairs]
+    return pa.schema(fields, declared.metadata)
 
 
 def display_plan(ctx: datafusion.SessionContext, node: PlanNode) -> str:

@@ -175,7 +175,7 @@ class SessionSwarm:
             raise decision.refusal
         if not decision.on_swarm or not isinstance(decision.plan, RunsOnSwarm):
             return self._here(df, planner, decision.reason)
-        start = functools.partial(self._on_swarm, df, planner, decision.plan, decision.reason)
+        start = functools.partial(self._on_swarm, df, decision.plan, decision.reason)
         why_not = why_not_twice(query.logical_plan())
         if session is None or why_not is not None:
             return start(functools.partial(self._ended, unverified=why_not))
@@ -213,7 +213,6 @@ class SessionSwarm:
     def _on_swarm(
         self,
         df: datafusion.DataFrame,
-        planner: SwarmPlanner,
         plan: RunsOnSwarm,
         reason: str,
         ended: Callable[[QueryReport], None],
@@ -351,7 +350,7 @@ class SessionSwarm:
             if decision.refusal is not None:
                 raise decision.refusal
             if decision.on_swarm and isinstance(decision.plan, RunsOnSwarm):
-                run: ResultStream = self._on_swarm(df, planner, decision.plan, decision.reason, self._ended)
+                run: ResultStream = self._on_swarm(df, decision.plan, decision.reason, self._ended)
             else:
                 run = self._here(df, planner, decision.reason)
             for _ in run:

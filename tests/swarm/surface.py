@@ -63,7 +63,9 @@ def _row(n: int) -> dict[str, Any]:
 def write_tables(folder: Path) -> dict[str, Path]:
     """Write the tables and return their folders: ``t``, ``u`` (ids that partly match, repeated keys), ``nothing``."""
     t = pa.Table.from_pylist([_row(n) for n in range(ROWS)], schema=SCHEMA)
-    u = pa.table({"k": [n // 2 * 3 for n in range(ROWS)], "v": [None if n % 9 == 0 else n % 23 for n in range(ROWS)]})
+    # The same metadata as of t: of a union, plain DataFusion's answer has those of whichever batch came first.
+    values = {"k": [n // 2 * 3 for n in range(ROWS)], "v": [None if n % 9 == 0 else n % 23 for n in range(ROWS)]}
+    u = pa.table(values, metadata=SCHEMA.metadata)
     found = {}
     for name, table in {"t": t, "u": u, "nothing": t.slice(0, 0)}.items():
         found[name] = folder / name
