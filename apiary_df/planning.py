@@ -44,6 +44,8 @@ TWIN_OPTIONS: Mapping[str, str] = {
     "datafusion.optimizer.preserve_file_partitions": "0",
     # One file group, one stream: stealing across partitions reads a file twice when tasks run apart.
     "datafusion.execution.enable_file_stream_work_stealing": "false",
+    # A join or a window that rests on an order sorts, instead of resting on shuffles that keep it.
+    "datafusion.optimizer.prefer_existing_sort": "false",
     # Operators that cannot be encoded, which other operators can stand in for.
     "datafusion.optimizer.enable_piecewise_merge_join": "false",
     "datafusion.optimizer.enable_window_topn": "false",
@@ -166,8 +168,8 @@ class SwarmPlanner:
         try:
             frame = twin.create_dataframe_from_logical_plan(logical)
             physical = frame.execution_plan()
-        except Exception as error:
-            raise SqlError(f"DataFusion cannot plan the query: {error}") from error
+        except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
+            return self._undivided(logical, error)
         text = physical.display_indent()
         if "WindowAgg" in text:
             lost = lost_in_plan_format(frame.optimized_logical_plan().display_indent())
@@ -183,6 +185,23 @@ class SwarmPlanner:
         except PlanError as error:
             logger.warning("a plan could not be cut and runs in this process: %s", error)
             return RunsHere(reason=error.message, physical=text)
+
+    def _undivided(self, logical: LogicalPlan, error: Exception) -> RunsHere:
+        """Return why a query that cannot be planned for the swarm runs here.
+
+        Some scalar subqueries (in an aggregate, a sort key, an outer join's condition) have no form as a join.
+
+        Raises:
+            SqlError: If it cannot be planned with the user's settings either.
+        """
+        plain = datafusion.SessionContext(copy.copy(self._config))
+        self._prepare(plain)
+        try:
+            text = plain.create_dataframe_from_logical_plan(logical).execution_plan().display_indent()
+        except Exception:  # noqa: BLE001 - DataFusion raises bare Exception
+            raise SqlError(f"DataFusion cannot plan the query: {error}") from error
+        reason = f"DataFusion cannot plan the query for division: {reason_in_text(text) or error}"
+        return RunsHere(reason=reason, physical=text)
 
     def plan_write(self, logical: LogicalPlan, partitions: int) -> PlanNode | None:
         """Plan a statement that writes files, undivided; None if it writes none, or not by operators that are known.

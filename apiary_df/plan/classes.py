@@ -105,12 +105,8 @@ def _window(*, bounded: bool, keys: bool) -> Condition:
     return applies
 
 
-def _is_hash(*, in_order: bool) -> Condition:
-    def applies(node: PlanNode) -> bool:
-        fields = codec.fields_of(node)
-        return bool(fields.partitioning.HasField("hash")) and bool(fields.preserve_order) == in_order
-
-    return applies
+def _is_hash(node: PlanNode) -> bool:
+    return codec.hash_of_repartition(node) is not None
 
 
 def _carries_partitioning(node: PlanNode) -> bool:
@@ -325,14 +321,14 @@ _EXCHANGES = (
         why="it is left out: tasks share rows out by cells",
         when=codec.is_round_robin,
     ),
-    _exchange("RepartitionExec", "repartition", use="Hash", why="it is a shuffle", when=_is_hash(in_order=False)),
-    _here(
+    _exchange(
         "RepartitionExec",
         "repartition",
         use="Hash, preserve_order=true",
-        why="an order-preserving shuffle cannot be cut",
-        when=_is_hash(in_order=True),
+        why="it is a shuffle, and what rests on its order sorts again",
+        when=codec.keeps_order,
     ),
+    _exchange("RepartitionExec", "repartition", use="Hash", why="it is a shuffle", when=_is_hash),
     _here("RepartitionExec", "repartition", use="Range", why="only hash and round-robin partitionings can be cut"),
     _exchange("CoalescePartitionsExec", "coalesce_partitions", why="it is a gather"),
     _exchange("SortPreservingMergeExec", "sort_preserving_merge", why="it is a gather that merges"),

@@ -311,6 +311,14 @@ def hash_of_repartition(node: PlanNode) -> tuple[tuple[bytes, ...], int] | None:
     return tuple(partitioning.hash.expr), partitioning.hash.count
 
 
+def keeps_order(node: PlanNode) -> bool:
+    """Whether a node is a hash repartition that merges rows in order, in each of its partitions."""
+    if node.kind != "repartition":
+        return False
+    fields = fields_of(node)
+    return bool(fields.preserve_order) and bool(fields.partitioning.HasField("hash"))
+
+
 def is_round_robin(node: PlanNode) -> bool:
     """Whether a node is a round-robin repartition."""
     return node.kind == "repartition" and fields_of(node).partitioning.HasField("round_robin")

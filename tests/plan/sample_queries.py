@@ -170,6 +170,16 @@ SAMPLES: tuple[Sample, ...] = (
         "build_of_build",
         "SELECT f.id FROM facts f JOIN (SELECT avg(w) AS m FROM dims) x ON f.v < x.m JOIN (SELECT sum(k) / 20 AS lo FROM keys) y ON f.k > y.lo",
     ),
+    _q("subquery_in_aggregate", "SELECT sum(v + (SELECT max(w) FROM dims)) AS s FROM facts"),
+    _q(
+        "subquery_in_order",
+        "SELECT id FROM facts ORDER BY abs(id - (SELECT max(w) FROM dims)), id LIMIT 20",
+        "id",
+    ),
+    _q(
+        "subquery_in_join",
+        "SELECT f.id, d.w FROM facts f LEFT JOIN dims d ON f.k = d.k AND f.v > (SELECT avg(w) FROM dims)",
+    ),
     # sets
     _q("union_all", "SELECT k, g FROM facts UNION ALL SELECT k, name FROM dims UNION ALL SELECT k, label FROM one"),
     _q("union", "SELECT k FROM facts UNION SELECT k FROM dims UNION SELECT k FROM mem"),
@@ -227,6 +237,33 @@ SAMPLES: tuple[Sample, ...] = (
     _q("declared_order", "SELECT ts, x FROM ordered ORDER BY ts", "ts"),
     _q("declared_order_top", "SELECT ts, x FROM ordered ORDER BY ts LIMIT 20", "ts"),
     _q("declared_order_group", "SELECT ts, count(*) AS c FROM ordered GROUP BY ts ORDER BY ts", "ts"),
+    _q(
+        "declared_order_group_top",
+        "SELECT ts, x, count(*) AS c FROM ordered GROUP BY ts, x ORDER BY ts LIMIT 20",
+        "ts",
+    ),
+    _q("declared_order_distinct", "SELECT DISTINCT ts FROM ordered ORDER BY ts LIMIT 31", "ts"),
+    _q("declared_order_list", "SELECT ts, array_agg(x ORDER BY ts) AS xs FROM ordered GROUP BY ts"),
+    _q(
+        "declared_order_ranked",
+        "SELECT ts, c, row_number() OVER (ORDER BY ts) AS r FROM (SELECT ts, count(*) AS c FROM ordered GROUP BY ts)",
+    ),
+    _q(
+        "declared_order_part",
+        "SELECT ts, x, sum(x) OVER (PARTITION BY ts) AS s FROM ordered",
+        settings={"datafusion.optimizer.prefer_existing_sort": "true"},
+    ),
+    _q(
+        "declared_order_merged",
+        "SELECT a.ts, b.x FROM ordered a JOIN ordered b ON a.ts = b.ts ORDER BY a.ts",
+        "ts",
+        settings={**SMJ, "datafusion.optimizer.prefer_existing_sort": "true"},
+    ),
+    _q(
+        "series_order",
+        "SELECT value AS n, count(*) AS c FROM generate_series(1, 100) GROUP BY value ORDER BY value",
+        "n",
+    ),
     _q("declared_order_window", "SELECT ts, sum(x) OVER (ORDER BY ts) AS r FROM ordered"),
     _q("declared_order_join", "SELECT o.ts, f.v FROM ordered o JOIN facts f ON o.ts = f.id ORDER BY o.ts", "ts"),
     _q("union_ordered", "SELECT id AS n FROM facts UNION ALL SELECT w FROM dims ORDER BY n LIMIT 40", "n"),
@@ -258,9 +295,14 @@ SAMPLES: tuple[Sample, ...] = (
 STAYS_HERE = {
     "limit_zero": "nothing to distribute",
     "recursive": "cannot encode the plan",
-    "series": "order-preserving shuffle",
+    "subquery_in_aggregate": "cannot plan the query for division: ScalarSubqueryExec",
+    "subquery_in_order": "cannot plan the query for division: ScalarSubqueryExec",
+    "subquery_in_join": "cannot plan the query for division: ScalarSubqueryExec",
 }
 """Queries of which no part is ever distributed, and a piece of the reason."""
+
+WITHOUT_A_PLAN = {name for name, why in STAYS_HERE.items() if "cannot encode" in why or "cannot plan" in why}
+"""Queries whose plan for the swarm does not exist, or has no encoding."""
 
 
 def by_name(name: str) -> Sample:

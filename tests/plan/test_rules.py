@@ -7,6 +7,7 @@ from collections.abc import Callable
 import datafusion
 import pytest
 
+from apiary_df.errors import PlanError
 from apiary_df.plan import codec
 from apiary_df.plan.operators import has_build_side, join_type, partition_count
 from apiary_df.plan.rules import RewriteOptions
@@ -15,6 +16,7 @@ from apiary_df.plan.rules.drop_round_robin import drop_round_robin
 from apiary_df.plan.rules.gather_build_sides import gather_build_sides
 from apiary_df.plan.rules.isolate_single_task_joins import isolate_single_task_joins
 from apiary_df.plan.rules.shuffle_build_emitting_joins import shuffle_build_emitting_joins
+from apiary_df.plan.rules.sort_after_shuffles import sort_after_shuffles
 from apiary_df.plan.tree import PlanNode
 from plan.local_swarm import planned_tree
 from plan.sample_queries import Sample, by_name
@@ -57,6 +59,49 @@ def test_round_robin_goes_and_hash_stays(samples: datafusion.SessionContext) -> 
 def test_a_plan_without_round_robin_is_left(samples_under: SamplesUnder) -> None:
     tree = tree_of(samples_under, "group")
     assert drop_round_robin(tree, KEEP) == tree
+
+
+# -- sort_after_shuffles --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["declared_order_group", "declared_order_group_top", "series_order"])
+def test_a_shuffle_that_keeps_order_becomes_a_sort_below_the_merge(samples_under: SamplesUnder, name: str) -> None:
+    tree = tree_of(samples_under, name)
+    assert [codec.keeps_order(node) for node in tree.walk() if codec.hash_of_repartition(node)] == [True]
+    changed = sort_after_shuffles(tree, KEEP)
+    assert [codec.keeps_order(node) for node in changed.walk() if codec.hash_of_repartition(node)] == [False]
+    merge = only(changed, "sort_preserving_merge")
+    (sort,) = merge.children
+    assert sort.kind == "sort"
+    wanted, done = codec.fields_of(merge), codec.fields_of(sort)
+    assert list(done.expr) == list(wanted.expr)
+    assert done.preserve_partitioning
+    assert done.fetch == (wanted.fetch if wanted.HasField("fetch") else -1)
+    assert sort_after_shuffles(changed, KEEP) == changed
+
+
+@pytest.mark.parametrize("name", ["declared_order", "order", "declared_order_merged", "declared_order_part", "group"])
+def test_a_plan_without_shuffles_that_keep_order_is_left(samples_under: SamplesUnder, name: str) -> None:
+    tree = tree_of(samples_under, name)
+    assert sort_after_shuffles(tree, KEEP) == tree
+
+
+def keeping(child: PlanNode) -> PlanNode:
+    return codec.replace(codec.hash_repartition(child, [], 3), preserve_order=True)
+
+
+@pytest.mark.parametrize("kind", ["window", "sort_merge_join"])
+def test_an_order_that_something_else_rests_on_is_not_given_up(kind: str) -> None:
+    inputs = [keeping(codec.arrow_scan(b"", "file:///"))] * (2 if kind == "sort_merge_join" else 1)
+    with pytest.raises(PlanError, match=f"a {kind} rests on the order that a shuffle keeps"):
+        sort_after_shuffles(codec.build(kind, *inputs), KEEP)
+
+
+@pytest.mark.parametrize("kind", ["sort", "coalesce_partitions", "aggregate"])
+def test_an_order_that_nothing_rests_on_needs_no_sort(kind: str) -> None:
+    scan = codec.arrow_scan(b"", "file:///")
+    changed = sort_after_shuffles(codec.build(kind, keeping(scan)), KEEP)
+    assert changed == codec.build(kind, codec.hash_repartition(scan, [], 3))
 
 
 # -- collapse_small_subtrees ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from apiary_df.plan.rules import RULES, RewriteOptions, rewrite
 from apiary_df.plan.tree import PlanNode
 from plan.checks import check_rows, check_sample
 from plan.local_swarm import planned_tree, run_tree
-from plan.sample_queries import SAMPLES, Sample
+from plan.sample_queries import SAMPLES, WITHOUT_A_PLAN, Sample
 
 OPTIONS = [
     RewriteOptions(partitions=partitions, small_bytes=small_bytes)
@@ -33,7 +33,7 @@ def distinct_phases(tree: PlanNode) -> dict[PlanNode, str]:
 
 
 @pytest.mark.parametrize("partitions", [2, 3])
-@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.name != "recursive"], ids=lambda sample: sample.name)
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if s.name not in WITHOUT_A_PLAN], ids=lambda sample: sample.name)
 def test_sample_after_each_rule(
     sample: Sample, partitions: int, samples_under: Callable[[Sample], datafusion.SessionContext]
 ) -> None:
@@ -59,6 +59,7 @@ def test_tpch_after_each_rule(number: int, tpch: datafusion.SessionContext) -> N
 def test_rules_run_in_the_documented_order() -> None:
     assert [rule.__name__ for rule in RULES] == [
         "drop_round_robin",
+        "sort_after_shuffles",
         "collapse_small_subtrees",
         "shuffle_build_emitting_joins",
         "isolate_single_task_joins",

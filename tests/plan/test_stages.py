@@ -30,7 +30,7 @@ def graph_of(samples_under: SamplesUnder, sample: Sample, small_bytes: int = 0) 
 @pytest.mark.parametrize("small_bytes", [0, 10_000])
 @pytest.mark.parametrize(
     "sample",
-    [s for s in SAMPLES if s.name not in STAYS_HERE and s.name != "declared_order_group"],
+    [s for s in SAMPLES if s.name not in STAYS_HERE],
     ids=lambda sample: sample.name,
 )
 def test_every_stage_is_read_once_and_reads_only_earlier_ones(

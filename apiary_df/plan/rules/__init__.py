@@ -16,6 +16,7 @@ from apiary_df.plan.rules.gather_build_sides import gather_build_sides
 from apiary_df.plan.rules.isolate_single_task_joins import isolate_single_task_joins
 from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.rules.shuffle_build_emitting_joins import shuffle_build_emitting_joins
+from apiary_df.plan.rules.sort_after_shuffles import sort_after_shuffles
 from apiary_df.plan.tree import PlanNode
 
 Rule = Callable[[PlanNode, RewriteOptions], PlanNode]
@@ -23,6 +24,7 @@ Rule = Callable[[PlanNode, RewriteOptions], PlanNode]
 
 RULES: tuple[Rule, ...] = (
     drop_round_robin,
+    sort_after_shuffles,
     collapse_small_subtrees,
     shuffle_build_emitting_joins,
     isolate_single_task_joins,
