@@ -11,19 +11,20 @@ import copy
 import functools
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import datafusion
 import pyarrow as pa
 from datafusion import SessionConfig
+from datafusion.expr import RecursiveQuery, TableScan
 from datafusion.plan import ExecutionPlan, LogicalPlan
 
 from apiary_df.errors import PlanError, SqlError
 from apiary_df.plan import codec
 from apiary_df.plan.classes import coordinator_only_reason, reason_in_text
 from apiary_df.plan.functions import PythonFunction, python_functions
-from apiary_df.plan.loss import lost_in_plan_format
+from apiary_df.plan.loss import lost_format, lost_in_plan_format, lost_in_scan, may_lose_scans
 from apiary_df.plan.opaque import isolate_unknown
 from apiary_df.plan.rules import Phase, RewriteOptions, rewrite
 from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
@@ -72,6 +73,7 @@ MIN_BROADCAST_BYTES = 1 << 20
 BROADCAST_ROW_BYTES = 32
 """Bytes of a row where DataFusion knows only the number of rows: a key and three more columns."""
 
+_SPLIT_BYTES_OPTION = "datafusion.optimizer.repartition_file_min_size"
 _BROADCAST_BYTES_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold"
 _BROADCAST_ROWS_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold_rows"
 
@@ -86,6 +88,20 @@ MAX_PARTITIONS = 1_024
 
 WRITING_PLANS = ("CopyTo:", "Dml:")
 """What the text of a logical plan begins with if its statement may write files."""
+
+FOREIGN = (
+    "only this process can read table {}: {}; to have queries on it distributed, register files that it is made of as "
+    "Parquet (CREATE EXTERNAL TABLE, register_parquet) or a copy of its rows (df.cache())"
+)
+"""Why a query over tables of other providers runs here, and what to do about it."""
+
+LOST = (
+    "table {}: {} is not carried by DataFusion's plan format; to have queries on it distributed, write its files anew "
+    "(as Parquet, or plain) or register a copy of its rows (df.cache())"
+)
+"""Why a query over files that a task would read wrongly runs here, and what to do about it."""
+
+_SYSTEM_TABLES = "information_schema."
 
 _SETTINGS_SQL = "SELECT name, value FROM information_schema.df_settings WHERE value IS NOT NULL"
 
@@ -142,6 +158,7 @@ class SwarmPlanner:
         self._twin: datafusion.SessionContext | None = None
         self._twin_partitions = 0
         self._settings: dict[str, str] = {}
+        self._split_text_bytes = 0
         self._schemas: OrderedDict[bytes, ExchangeSchema] = OrderedDict()
 
     @property
@@ -171,15 +188,14 @@ class SwarmPlanner:
         except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
             return self._undivided(logical, error)
         text = physical.display_indent()
-        if "WindowAgg" in text:
-            lost = lost_in_plan_format(frame.optimized_logical_plan().display_indent())
-            if lost is not None:
-                return RunsHere(reason=lost, physical=text)
+        lost = _lost_when_encoded(twin, frame, text)
+        if lost is not None:
+            return RunsHere(reason=lost, physical=text)
         try:
             encoded = physical.to_bytes(twin)
         except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
-            reason = f"DataFusion cannot encode the plan: {reason_in_text(text) or error}"
-            return RunsHere(reason=reason, physical=text)
+            tables = foreign_tables(twin, frame.optimized_logical_plan())
+            return RunsHere(reason=_why_not_encoded(tables, reason_in_text(text) or str(error)), physical=text)
         try:
             return self._cut(twin, physical, encoded, options)
         except PlanError as error:
@@ -214,7 +230,12 @@ class SwarmPlanner:
             return None
         twin = self._twin_for(self._twin_partitions or partitions)
         try:
-            physical = twin.create_dataframe_from_logical_plan(logical).execution_plan()
+            frame = twin.create_dataframe_from_logical_plan(logical)
+            physical = frame.execution_plan()
+            lost = _lost_when_encoded(twin, frame, physical.display_indent())
+            if lost is not None:
+                logger.debug("a write is left to DataFusion: %s", lost)
+                return None
             tree = codec.decode(physical.to_bytes(twin))
         except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
             logger.debug("a write is left to DataFusion, since it cannot be planned or encoded here: %s", error)
@@ -231,11 +252,16 @@ class SwarmPlanner:
             return RunsHere(reason=reason, physical=text)
         tree = isolate_unknown(tree, lambda node: ExecutionPlan.from_bytes(twin, codec.encode(node)).partition_count)
         phases = rewrite(tree, options)
-        graph = cut(phases[-1].plan, functools.partial(self._schema_of, twin), options.embed_bytes)
+        graph = cut(
+            phases[-1].plan,
+            functools.partial(self._schema_of, twin),
+            embed_bytes=options.embed_bytes,
+            split_text_bytes=self._split_text_bytes,
+        )
         if not graph.is_divided:
             reason = "nothing to distribute: every part of the plan has a single partition"
             return RunsHere(reason=reason, physical=text, phases=phases)
-        functions = python_functions(stage.fragment for stage in graph.stages[:-1])
+        functions = python_functions(stage.fragment for stage in graph.stages[:-1] if not stage.in_session)
         if functions and not _carries_functions(twin, physical, encoded):
             functions = ()
         return RunsOnSwarm(physical=text, phases=phases, graph=graph, settings=self._settings, functions=functions)
@@ -266,6 +292,9 @@ class SwarmPlanner:
         if self._twin is None or self._twin_partitions != partitions:
             # Setting an option changes the object that it is set on.
             config = copy.copy(self._config)
+            config = config.set("datafusion.catalog.information_schema", "true")
+            told = _read_settings(datafusion.SessionContext(copy.copy(config)))
+            self._split_text_bytes = int(told[_SPLIT_BYTES_OPTION])
             for name, value in TWIN_OPTIONS.items():
                 config = config.set(name, value)
             chosen = changed_settings(datafusion.SessionContext(config))
@@ -283,6 +312,77 @@ class SwarmPlanner:
 def _carries_functions(twin: datafusion.SessionContext, physical: ExecutionPlan, encoded: bytes) -> bool:
     """Whether an encoded plan really holds pickled functions: without them it is shorter."""
     return len(physical.to_bytes(twin.with_python_udf_inlining(enabled=False))) < len(encoded)
+
+
+def foreign_tables(ctx: datafusion.SessionContext, logical: LogicalPlan) -> tuple[str, ...]:
+    """Return the tables of a query whose scans DataFusion cannot encode: only this process can read them.
+
+    Args:
+        ctx: A session that can plan the query.
+        logical: The query, optimized: subqueries are part of the tree then.
+    """
+    return tuple(dict.fromkeys(name for name, scan in _table_scans(logical) if not _is_encodable(ctx, scan)))
+
+
+def _table_scans(logical: LogicalPlan) -> Iterator[tuple[str, LogicalPlan]]:
+    """Yield name and scan of every table that a query reads, but not of those that a recursive part makes itself."""
+    variant = logical.to_variant()
+    if isinstance(variant, TableScan):
+        yield variant.table_name(), logical
+    if not isinstance(variant, RecursiveQuery):
+        for child in logical.inputs():
+            yield from _table_scans(child)
+
+
+def _lost_when_encoded(ctx: datafusion.SessionContext, frame: datafusion.DataFrame, physical: str) -> str | None:
+    """Return what of a query its plan's bytes would not tell, so that tasks would answer something else.
+
+    Args:
+        ctx: A session that can plan the query.
+        frame: The query.
+        physical: Text of its physical plan.
+    """
+    if "WindowAgg" in physical:
+        lost = lost_in_plan_format(frame.optimized_logical_plan().display_indent())
+        if lost is not None:
+            return lost
+    return _lost_in_scans(ctx, frame.optimized_logical_plan()) if may_lose_scans(physical) else None
+
+
+def _lost_in_scans(ctx: datafusion.SessionContext, logical: LogicalPlan) -> str | None:
+    """Return what the plan format would not tell of a table's files, with the table's name; None if it tells all."""
+    for name, scan in _table_scans(logical):
+        lost = lost_format(ctx.create_dataframe_from_logical_plan(scan).execution_plan().display_indent())
+        if lost is None:
+            try:
+                encoded = scan.to_bytes(ctx)
+            except Exception:  # noqa: BLE001 - DataFusion raises bare Exception for scans of what are no files
+                continue
+            lost = lost_in_scan(encoded)
+        if lost is not None:
+            return LOST.format(name, lost)
+    return None
+
+
+def _why_not_encoded(tables: Sequence[str], why: str) -> str:
+    """Return why a plan that DataFusion cannot encode runs here.
+
+    Args:
+        tables: Tables that only this process can read.
+        why: What is in the way of the encoding.
+    """
+    others = [table for table in tables if not table.startswith(_SYSTEM_TABLES)]
+    if others:
+        return FOREIGN.format(", ".join(others), why)
+    return f"DataFusion cannot encode the plan: {why}"
+
+
+def _is_encodable(ctx: datafusion.SessionContext, plan: LogicalPlan) -> bool:
+    try:
+        ctx.create_dataframe_from_logical_plan(plan).execution_plan().to_bytes(ctx)
+    except Exception:  # noqa: BLE001 - DataFusion raises bare Exception; what it says is said of the whole plan
+        return False
+    return True
 
 
 def broadcast_limits(partitions: int) -> dict[str, str]:

@@ -39,7 +39,7 @@ def scan_cells(
     cells: list[CellInfo] = []
     for file in leaf.files:
         url = file_url(leaf.store_url, file.path)
-        if not leaf.splittable or file.size_bytes <= target_bytes:
+        if not leaf.splittable or file.size_bytes <= max(target_bytes, leaf.split_above_bytes):
             cells.append(CellInfo(storage_key=url, bytes=file.size_bytes))
             continue
         if leaf.format == "parquet_scan":

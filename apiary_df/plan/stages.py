@@ -27,6 +27,8 @@ EXCHANGE_STORE_URL = "file:///"
 
 _GATHERS = frozenset({"coalesce_partitions", "sort_preserving_merge"})
 
+_TEXT_SCANS = frozenset({"csv_scan", "json_scan"})
+
 _READING = frozenset({"arrow_scan", "projection"})
 """Operators of the reading end of an exchange."""
 
@@ -43,6 +45,7 @@ class ScanLeaf:
         store_url: The object store that the paths lie in (``file:///``, ``s3://bucket/``).
         ordered: The order within each file is declared, so that every file needs a group of its own.
         splittable: Byte ranges of a file may be read by different tasks.
+        split_above_bytes: Only of files that are larger than this.
         format: Kind of the scan operator.
     """
 
@@ -51,6 +54,7 @@ class ScanLeaf:
     ordered: bool
     splittable: bool
     format: str
+    split_above_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,18 +170,22 @@ class _Region:
         return len(self.variants) == 1 and self.variants[0].kind == "single"
 
 
-def cut(plan: PlanNode, schema_of: SchemaOf, embed_bytes: int = EMBED_BYTES) -> StageGraph:
+def cut(
+    plan: PlanNode, schema_of: SchemaOf, *, embed_bytes: int = EMBED_BYTES, split_text_bytes: int = 0
+) -> StageGraph:
     """Cut a rewritten plan into stages.
 
     Args:
         plan: What the last rule left.
         schema_of: Tells the schema of an exchange.
         embed_bytes: In-memory tables above this size become stages of the session.
+        split_text_bytes: Files of text up to this size are never split: a range of one begins at a line, and a record
+            may go over several lines. DataFusion itself splits larger ones, unless it is told of such records.
 
     Raises:
         PlanError: If the plan's distribution is not one that this cutter understands; nothing is guessed.
     """
-    cutter = _Cutter(schema_of, embed_bytes)
+    cutter = _Cutter(schema_of, embed_bytes, split_text_bytes)
     region = cutter.region(plan)
     if not region.is_single:
         region = cutter.gathered(codec.coalesce(region.tree), region)
@@ -189,8 +197,9 @@ def cut(plan: PlanNode, schema_of: SchemaOf, embed_bytes: int = EMBED_BYTES) -> 
 
 
 class _Cutter:
-    def __init__(self, schema_of: SchemaOf, embed_bytes: int) -> None:
+    def __init__(self, schema_of: SchemaOf, embed_bytes: int, split_text_bytes: int) -> None:
         self._schema_of = schema_of
+        self._split_text_bytes = split_text_bytes
         self._embed_bytes = embed_bytes
         self._tables: dict[PlanNode, int] = {}
         self.stages: list[Stage] = []
@@ -246,6 +255,7 @@ class _Cutter:
             ordered=bool(conf.output_ordering) and len(groups) > 1,
             splittable=node.kind == "parquet_scan" or any(f.range_start is not None for f in planned),
             format=node.kind,
+            split_above_bytes=self._split_text_bytes if node.kind in _TEXT_SCANS else 0,
         )
         template = codec.with_scan_groups(node, [[]])
         if len(groups) == 1:
