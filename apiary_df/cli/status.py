@@ -107,6 +107,8 @@ def node_facts(view: NodeView) -> dict[str, Any]:
         "apiary_version": beat.apiary_version,
         "datafusion_version": beat.datafusion_version,
         "protocol_version": beat.protocol_version,
+        "python_version": beat.python_version,
+        "allow_udfs": beat.allow_udfs,
         "started_at": beat.started_at,
     }
 
@@ -171,7 +173,8 @@ def _cached(fact: _Facts) -> str:
 def _versions(fact: _Facts) -> str:
     return (
         f"apiary_df {fact['apiary_version']}, DataFusion {fact['datafusion_version']}, "
-        f"protocol {fact['protocol_version']}"
+        f"protocol {fact['protocol_version']}, Python {fact['python_version']}, "
+        f"Python functions {'allowed' if fact['allow_udfs'] else 'refused'}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -26,7 +26,7 @@ from datafusion.user_defined import TableFunction, WindowEvaluator
 
 from apiary_df import LocalSwarm, SessionContext
 from apiary_df.coordinator import Query, QueryRun
-from apiary_df.errors import ExecutionFailed, FunctionNotLoadable, FunctionsRefused, SqlError, TaskFailed
+from apiary_df.errors import ExecutionFailed, FunctionNotLoadable, FunctionsRefused, QueryTimeout, SqlError, TaskFailed
 from apiary_df.footers import FooterCache
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.planning import RunsOnSwarm, SwarmPlanner
@@ -641,6 +641,72 @@ def test_what_a_function_raises_is_told_once(ctx: SessionContext, sql: str, func
     check_nothing_left(str(ctx.storage))
 
 
+def test_what_a_function_of_the_results_stage_raises_names_it_too(ctx: SessionContext) -> None:
+    ctx.register_udf(udf(raising, [pa.int64()], pa.int64(), "immutable", "raising"))
+    with pytest.raises(ExecutionFailed, match="not with me") as caught:
+        ctx.sql("SELECT raising(n) FROM (SELECT max(id) AS n FROM facts WHERE g >= 0)").collect()
+    assert caught.value.details["functions"] == "raising (scalar)"
+    check_nothing_left(str(ctx.storage))
+
+
+def test_a_function_that_takes_too_long_ends_with_the_timeout(swarm: LocalSwarm, facts: Path) -> None:
+    def slow(values: pa.Array) -> pa.Array:
+        import time
+
+        time.sleep(1.5)
+        return values
+
+    with SessionContext(storage=swarm.storage, **{**FORCED, "timeout_s": 0.5}) as session:
+        register(session, facts)
+        session.register_udf(udf(slow, [pa.int64()], pa.int64(), "immutable", "slow"))
+        with pytest.raises(QueryTimeout):
+            session.sql("SELECT slow(x) FROM facts").collect()
+        wait_until_idle(session)
+
+
+# -- functions where rows go somewhere else, or are looked at twice ---------------------------------------------------
+
+
+def test_functions_are_applied_by_the_tasks_that_write(
+    ctx: SessionContext, oracle: datafusion.SessionContext, tmp_path: Path
+) -> None:
+    sql = "SELECT id, shout(w) AS a, plus_one(x) AS b FROM facts"
+    ctx.sql(f"COPY ({sql}) TO '{tmp_path / 'out'}/' STORED AS PARQUET").collect()
+    check_was_distributed(ctx)
+    written = datafusion.SessionContext().read_parquet(str(tmp_path / "out")).sort(col("id")).to_pylist()
+    assert written == oracle.sql(f"{sql} ORDER BY id").to_pylist()
+
+
+def test_functions_are_verified_and_the_values_of_volatile_ones_left_open(swarm: LocalSwarm, facts: Path) -> None:
+    def dice(values: pa.Array) -> pa.Array:
+        return pa.array([random.random() for _ in range(len(values))], pa.float64())
+
+    with SessionContext(storage=swarm.storage, verify=True, **FORCED) as session:
+        register(session, facts)
+        session.register_udf(udf(dice, [pa.int64()], pa.float64(), "volatile", "dice"))
+        assert len(session.sql(QUERIES["aggregate_by_group"]).collect()) > 0
+        check_was_distributed(session)
+        drawn = session.sql("SELECT id, dice(id) AS d FROM facts").to_pydict()
+        assert len(set(drawn["d"])) == len(drawn["id"]) == ROWS
+        check_was_distributed(session)
+
+
+def test_a_volatile_function_is_called_once_for_each_row_that_several_tasks_join(
+    ctx: SessionContext, tmp_path: Path
+) -> None:
+    def dice(values: pa.Array) -> pa.Array:
+        return pa.array([random.random() for _ in range(len(values))], pa.float64())
+
+    pq.write_table(pa.table({"k": [0, 1, 2, 3, 4]}), tmp_path / "keys.parquet")
+    ctx.register_parquet("keys", str(tmp_path / "keys.parquet"))
+    ctx.register_udf(udf(dice, [pa.int64()], pa.float64(), "volatile", "dice"))
+    wait_until_idle(ctx)
+    drawn = "(SELECT k, dice(k) AS d FROM keys)"
+    sql = f"SELECT count(DISTINCT d) AS n, count(*) AS c FROM facts JOIN {drawn} ON g = k"
+    assert ctx.sql(sql).to_pydict() == {"n": [5], "c": [ROWS]}
+    check_was_distributed(ctx, tasks=3)
+
+
 # -- nodes that run functions, and nodes that do not ------------------------------------------------------------------
 
 
@@ -670,6 +736,15 @@ def test_a_query_with_functions_is_refused_before_any_work(closed: tuple[LocalSw
     assert not caught.value.retryable
     assert all_keys(swarm.store) == before
     assert session.last_query is None
+
+
+def test_a_write_with_functions_is_refused_before_any_work(
+    closed: tuple[LocalSwarm, SessionContext], tmp_path: Path
+) -> None:
+    _, session = closed
+    with pytest.raises(FunctionsRefused, match="--allow-udfs"):
+        session.sql(f"COPY (SELECT shout(w) AS a FROM facts) TO '{tmp_path / 'out'}/' STORED AS PARQUET").collect()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_query_without_functions_is_not_refused(closed: tuple[LocalSwarm, SessionContext]) -> None:
@@ -770,17 +845,10 @@ def test_a_node_of_another_python_is_not_fit_for_functions(facts: Path, tmp_path
     assert [meta.key for meta in store.list(keys.QUERIES)] == []
 
 
-def test_nodes_say_whether_they_run_functions(tmp_path: Path) -> None:
+def test_nodes_that_a_session_starts_run_functions_and_no_other(swarm: LocalSwarm, tmp_path: Path) -> None:
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    with LocalSwarm(1) as swarm:
-        assert (beat_of(swarm).allow_udfs, beat_of(swarm).python_version) == (True, own)
-    with LocalSwarm(1, allow_udfs=False) as swarm:
-        assert not beat_of(swarm).allow_udfs
+    assert (beat_of(swarm).allow_udfs, beat_of(swarm).python_version) == (True, own)
+    with LocalSwarm(1, allow_udfs=False) as plain_node:  # `apiary node`, without a flag
+        assert (beat_of(plain_node).allow_udfs, beat_of(plain_node).python_version) == (False, own)
     with SessionContext(storage=(tmp_path / "root").as_uri(), local_bees=1) as session:
         assert [view.heartbeat.allow_udfs for view in session.nodes()] == [True]
-
-
-def test_the_session_of_the_environment_has_no_say(swarm: LocalSwarm) -> None:
-    """A node is told by its own command line alone."""
-    assert not [name for name in os.environ if "UDF" in name.upper()]
-    assert beat_of(swarm).allow_udfs

@@ -32,6 +32,7 @@ def view(node_id: str, *, state: NodeState = NodeState.ALIVE, reason: str = "", 
         "allow_udfs": False,
         "queries": ("q1",),
         "started_at": "2026-01-01T00:00:00+00:00",
+        "python_version": "3.11",
         **facts,
     }
     heartbeat = Heartbeat(**values)  # type: ignore[arg-type]
@@ -48,7 +49,9 @@ def shown(*views: NodeView, width: int = 80) -> str:
 def test_nodes_of_a_healthy_swarm_take_one_line_each_on_a_narrow_terminal() -> None:
     lines = shown(view("n1"), view("n2", queries=())).splitlines()
     assert lines[0] == "s3://b/swarm: 2 nodes at work of 2, 2 of 4 bees busy, 1 query running"
-    assert lines[1] == "apiary_df 0.1.0, DataFusion 55.0.0, protocol 1"
+    assert "".join(lines[1:3]).replace("  ", " ") == (
+        "apiary_df 0.1.0, DataFusion 55.0.0, protocol 1, Python 3.11, Python functions refused"
+    )
     assert [line.split()[:6] for line in lines if line.strip().startswith("n")][1:] == [
         ["n1", "alive", "1/2", "2.0", "GiB", "2"],
         ["n2", "alive", "1/2", "2.0", "GiB", "2"],
@@ -69,6 +72,12 @@ def test_versions_are_shown_by_node_where_they_differ() -> None:
     assert "DataFusion 54.1.0" in text
 
 
+def test_nodes_that_run_python_functions_can_be_told_from_those_that_do_not() -> None:
+    text = shown(view("n1"), view("n2", allow_udfs=True), width=240)
+    assert "Python functions refused" in text
+    assert "Python functions allowed" in text
+
+
 def test_facts_for_programs_are_in_bytes_and_seconds() -> None:
     facts = node_facts(view("n1"))
     assert facts["cached_cells"] == 2
@@ -76,6 +85,7 @@ def test_facts_for_programs_are_in_bytes_and_seconds() -> None:
     assert facts["memory_bytes"] == 2**31
     assert facts["silent_s"] == pytest.approx(0.123)
     assert facts["gets_work"] is True
+    assert (facts["allow_udfs"], facts["python_version"]) == (False, "3.11")
 
 
 def test_empty_swarm_says_how_to_start_a_node() -> None:
