@@ -2,6 +2,7 @@
 
     python -m tests.suite
     python -m tests.suite --suite tpch,ssb --partitions 2,7 --only q17 --json out.json
+    python -m tests.suite --page docs/testing.md
 
 The exit code is 1 if an answer differs, a query runs elsewhere than it should, or too few use several tasks.
 """
@@ -19,7 +20,7 @@ from rich.progress import Progress
 
 from .catalogue import SUITES
 from .harness import PARTITIONS, Bench, Outcome
-from .report import LEAST_SHARE, as_json, as_table, summarise
+from .report import LEAST_SHARE, MADE, as_json, as_markdown, as_table, made_part, summarise
 
 console = Console()
 
@@ -29,6 +30,7 @@ def main(
     partitions: Annotated[str, typer.Option(help="Partition counts, with commas.")] = ",".join(map(str, PARTITIONS)),
     only: Annotated[str, typer.Option(help="Run only queries with this in their names.")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything as JSON.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Also write the table into this page's made part.")] = None,
 ) -> None:
     """Run suites on swarms and on plain DataFusion, and compare."""
     unknown = [name for name in suite.split(",") if name not in SUITES]
@@ -57,6 +59,9 @@ def main(
             console.print(f"not in several tasks: {escape(', '.join(labels))}: {escape(reason)}")
     if json_file is not None:
         json_file.write_text(json.dumps(as_json(outcomes), indent=1), encoding="utf-8")
+    if page is not None:
+        text = MADE.sub(lambda _: made_part(as_markdown(summaries)), page.read_text(encoding="utf-8"))
+        page.write_text(text, encoding="utf-8")
     if any(outcome.faults for outcome in outcomes) or any(s.share < LEAST_SHARE for s in summaries):
         raise typer.Exit(1)
 

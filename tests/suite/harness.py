@@ -33,8 +33,10 @@ PARTITIONS = (1, 2, 3, 7, 16)
 """Bees of the swarms, and partitions of the plain sessions. For one bee the swarm plans two partitions, since with
 one there would be no exchange, and that bee does the tasks of both."""
 
-SETTINGS = Settings(small_bytes=0, finish_here_bytes=0, min_task_bytes=0, min_cell_bytes=1, target_cell_bytes=1)
-"""Settings under which nothing is too small to be distributed, and every row group is a cell."""
+SETTINGS = Settings(
+    small_bytes=0, finish_here_bytes=0, min_task_bytes=0, min_cell_bytes=1, target_cell_bytes=1, timeout_s=120
+)
+"""Nothing is too small to be distributed, every row group is a cell, and a query that hangs fails."""
 
 _GROUPS = re.compile(r"file_groups=\{(\d+) groups?: \[\[([^\]]*)\]")
 
@@ -142,17 +144,21 @@ class Bench:
         """Run one query both ways and judge the swarm's answer and way."""
         plain, swarm = self.sessions(suite, partitions, query.settings)
         about = {"suite": suite.name, "query": query.name, "partitions": partitions}
-        started_s = time.monotonic()
-        frame = plain.sql(query.sql)
-        expected = frame.to_arrow_table()
-        plain_s = time.monotonic() - started_s
-        divisible = reads_several_cells(frame)
-        started_s = time.monotonic()
         try:
+            started_s = time.monotonic()
+            frame = plain.sql(query.sql)
+            expected = frame.to_arrow_table()
+            plain_s = time.monotonic() - started_s
+        except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
+            return Outcome(**about, faults=(f"plain DataFusion raises {error}",))  # type: ignore[arg-type]
+        divisible = reads_several_cells(frame)
+        try:
+            started_s = time.monotonic()
             actual = swarm.sql(query.sql).to_arrow_table()
-        except ApiaryError as error:
-            return Outcome(**about, faults=(f"{type(error).__name__}: {error}",), divisible=divisible)  # type: ignore[arg-type]
-        swarm_s = time.monotonic() - started_s
+            swarm_s = time.monotonic() - started_s
+        except Exception as error:  # noqa: BLE001 - an untyped error is a fault as well, and said to be one
+            kind = type(error).__name__ if isinstance(error, ApiaryError) else f"untyped {type(error).__name__}"
+            return Outcome(**about, faults=(f"{kind}: {error}",), divisible=divisible)  # type: ignore[arg-type]
         report = swarm.last_query
         assert report is not None
         per_stage = Counter(task.stage for task in report.task_reports)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -11,6 +13,14 @@ from .harness import Outcome
 
 LEAST_SHARE = 0.95
 """Share of the runs whose scans have several cells that must have had several tasks at once."""
+
+MADE = re.compile(r"<!-- made: measured -->\n(.*?)<!-- end -->", re.DOTALL)
+"""The part of a page that a run writes."""
+
+
+def made_part(text: str) -> str:
+    """Return a page's made part with this text in it."""
+    return f"<!-- made: measured -->\n{text}<!-- end -->"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +88,22 @@ def as_table(summaries: Sequence[Summary]) -> Table:
         counts = (s.queries, s.runs, s.right, s.divisible, s.divided)
         table.add_row(s.suite, *map(str, counts), f"{s.share:.1%}")
     return table
+
+
+def as_markdown(summaries: Sequence[Summary]) -> str:
+    """Return the summaries for a page: a table, and why some runs that scan several cells had one task at a time."""
+    head = ("suite", "queries", "runs", "right", "scan several cells, several bees", "in several tasks", "share")
+    lines = [head, tuple("---" for _ in head)]
+    for s in summaries:
+        counts = (s.queries, s.runs, s.right, s.divisible, s.divided)
+        lines.append((f"`{s.suite}`", *map(str, counts), f"{s.share:.1%}"))
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    reasons = Counter((s.suite, reason.split(":")[0]) for s in summaries for _, reason in s.alone)
+    return (
+        table
+        + ("\n" if reasons else "")
+        + "".join(f"- `{suite}`, {count} runs: {reason}\n" for (suite, reason), count in reasons.items())
+    )
 
 
 def as_json(outcomes: Sequence[Outcome]) -> dict[str, object]:

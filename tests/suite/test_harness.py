@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import datafusion
 import pyarrow as pa
 import pytest
 
-from .harness import Outcome, answer_faults, misbehaviour
+from .harness import Bench, Outcome, answer_faults, misbehaviour
 from .model import Query, Suite
 from .report import summarise
 
@@ -136,3 +138,11 @@ def test_names_are_unique() -> None:
 def test_digits_are_those_that_answers_are_compared_to() -> None:
     with pytest.raises(ValueError, match="not 12"):
         Query(name="q", sql="", digits=12)
+
+
+def test_queries_that_fail_are_faults_of_theirs(tmp_path: Path) -> None:
+    suite = Suite(name="s", queries=(), write=lambda _: None, register=lambda *_: None)
+    with Bench(tmp_path) as bench:
+        outcomes = [bench.run(suite, Query(name="q", sql=sql), 1) for sql in ("SELECT nothing", "SELECT 1 AS n")]
+    assert [fault[:24] for fault in outcomes[0].faults] == ["plain DataFusion raises "]
+    assert (outcomes[1].faults, outcomes[1].rows, outcomes[1].divisible) == ((), 1, False)
