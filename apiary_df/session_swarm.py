@@ -275,9 +275,6 @@ class SessionSwarm:
             # DataFusion reads footers while it plans, and says of a damaged one everything but its name.
             session = self._session()
             damaged = None if session is None else damaged_file(session, logical, self.store_options)
-            physical = None if damaged is not None else _plan_of(df)
-            if physical is not None:
-                return RunsHere(reason=f"it cannot be planned for division: {error.__cause__}", physical=physical)
             raise (damaged or error) from error.__cause__
 
     def _cells(self, graph: StageGraph, nodes: Sequence[NodeInfo]) -> list[CellInfo]:
@@ -388,14 +385,6 @@ class _Runner:
 
     def native_frame(self, table: pa.Table) -> datafusion.DataFrame:
         return self.swarm.native_frame(table)
-
-
-def _plan_of(df: datafusion.DataFrame) -> str | None:
-    """Return the text of a frame's plan in its own session; None if it cannot be planned there either."""
-    try:
-        return df.execution_plan().display_indent()
-    except Exception:  # noqa: BLE001 - DataFusion raises bare Exception; the caller raises what planning for a swarm said
-        return None
 
 
 def _why_no_node(views: Sequence[NodeView], most: int = 3) -> str:

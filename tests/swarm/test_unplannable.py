@@ -36,9 +36,9 @@ def test_a_subquery_that_is_no_join_is_answered_here(
     report = shared.last_query
     assert report is not None
     assert not report.distributed
-    assert report.reason.startswith("it cannot be planned for division: DataFusion error")
+    assert report.reason.startswith("DataFusion cannot plan the query for division: ScalarSubqueryExec")
     text = shared.sql(SUBQUERIES[name]).explain_text()
-    assert text.startswith("runs in this process: it cannot be planned for division")
+    assert text.startswith(f"runs in this process: {report.reason}")
     assert "DataSourceExec" in text
 
 
