@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from apiary_df.store_options import StoreOptions
     from apiary_df.swarm import LocalSwarm
     from apiary_df.tables import CellTable
+    from apiary_df.writers import DataFrameWriteOptions
 
 _EXPORTS = {
     "ApiaryError": "errors",
     "CellInfo": "model",
     "CellTable": "tables",
     "DataFrame": "dataframe",
+    "DataFrameWriteOptions": "writers",
     "LocalSwarm": "swarm",
     "NodeInfo": "model",
     "NodeState": "model",
@@ -43,6 +45,7 @@ __all__ = [
     "CellInfo",
     "CellTable",
     "DataFrame",
+    "DataFrameWriteOptions",
     "LocalSwarm",
     "NodeInfo",
     "NodeState",

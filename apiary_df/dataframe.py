@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import functools
 import inspect
+import pathlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import datafusion
 import pyarrow as pa
 from datafusion import functions
+from datafusion.dataframe import Compression, ParquetWriterOptions
 from datafusion.dataframe_formatter import get_formatter
 
 from apiary_df.describe import aggregates, description
 from apiary_df.errors import ApiaryError, SqlError
 from apiary_df.protocol.arrow import conform_result
+from apiary_df.statements import copy_statement, is_plain_name
+from apiary_df.writers import FileWrite, compression_options, file_write, parquet_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +67,12 @@ class QueryRunner(Protocol):
 
     def native_frame(self, table: pa.Table) -> datafusion.DataFrame:
         """Return a table as a plain DataFrame of the session."""
+
+    def write(self, df: datafusion.DataFrame, statement: Callable[[str], str], *, single_file: bool = False) -> None:
+        """Run a statement that writes a DataFrame's rows; it is made from the name under which they are read."""
+
+    def table_schema(self, name: str) -> pa.Schema | None:
+        """Return the schema of a registered table; None if there is no such table."""
 
 
 class DataFrame(_Base):
@@ -175,6 +185,94 @@ class DataFrame(_Base):
         except Exception as error:
             raise SqlError(f"describe() of columns {', '.join(schema.names)}: {error}") from error
         return DataFrame(native(table).df, self._runner)
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def write_parquet(
+        self,
+        path: str | pathlib.Path,
+        compression: str | Compression | ParquetWriterOptions = Compression.ZSTD,
+        compression_level: int | None = None,
+        write_options: datafusion.DataFrameWriteOptions | None = None,
+    ) -> None:
+        """Run the query and write its result as Parquet: many files into a folder, or one file.
+
+        Files are seen once all are written; a write that fails leaves none.
+
+        Args:
+            path: A folder; or a file, if its name has an extension and no slash follows.
+            compression: Codec, or all options of the format.
+            compression_level: Level of the codec.
+            write_options: Partitions, order and so on: :class:`apiary_df.DataFrameWriteOptions`.
+
+        Raises:
+            ValueError: If the codec is unknown, or there are two levels.
+            StorageError: If the place cannot be written to.
+        """
+        if isinstance(compression, ParquetWriterOptions):
+            if compression_level is not None:
+                raise ValueError("compression_level should be None when using ParquetWriterOptions")
+            self.write_parquet_with_options(path, compression, write_options)
+            return
+        call = file_write(path, "parquet", compression_options(compression, compression_level), write_options)
+        if call is None:
+            super().write_parquet(path, compression, compression_level, write_options)
+        else:
+            self._write_files(call)
+
+    def write_parquet_with_options(
+        self,
+        path: str | pathlib.Path,
+        options: ParquetWriterOptions,
+        write_options: datafusion.DataFrameWriteOptions | None = None,
+    ) -> None:
+        """As :meth:`write_parquet`, with all options of the format."""
+        chosen = parquet_options(options)
+        call = None if chosen is None else file_write(path, "parquet", chosen, write_options)
+        if call is None:
+            super().write_parquet_with_options(path, options, write_options)
+        else:
+            self._write_files(call)
+
+    def write_csv(
+        self,
+        path: str | pathlib.Path,
+        with_header: bool = False,
+        write_options: datafusion.DataFrameWriteOptions | None = None,
+    ) -> None:
+        """Run the query and write its result as CSV, as :meth:`write_parquet` does."""
+        call = file_write(path, "csv", {"has_header": "true" if with_header else "false"}, write_options)
+        if call is None:
+            super().write_csv(path, with_header, write_options)
+        else:
+            self._write_files(call)
+
+    def write_json(
+        self, path: str | pathlib.Path, write_options: datafusion.DataFrameWriteOptions | None = None
+    ) -> None:
+        """Run the query and write its result as JSON lines, as :meth:`write_parquet` does."""
+        call = file_write(path, "json", {}, write_options)
+        if call is None:
+            super().write_json(path, write_options)
+        else:
+            self._write_files(call)
+
+    def write_table(self, table_name: str, write_options: datafusion.DataFrameWriteOptions | None = None) -> None:
+        """Run the query and append its result to a registered table whose columns are the same."""
+        schema = self._runner.table_schema(table_name) if write_options is None and is_plain_name(table_name) else None
+        # DataFusion's writer refuses other columns, where its INSERT would cast them.
+        if schema is None or [(f.name, f.type) for f in schema] != [(f.name, f.type) for f in self.schema()]:
+            super().write_table(table_name, write_options)
+        else:
+            self._runner.write(self, lambda source: f"INSERT INTO {table_name} SELECT * FROM {source}")
+
+    def _write_files(self, call: FileWrite) -> None:
+        frame = self.sort(*call.sort_by) if call.sort_by else self
+        self._runner.write(
+            frame,
+            lambda source: copy_statement(source, call.path, call.file_format, call.options, call.partition_by),
+            single_file=call.single_file,
+        )
 
     # -- showing ------------------------------------------------------------------------------------------------------
 

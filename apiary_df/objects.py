@@ -238,6 +238,11 @@ def register_object_store_for(
     known[place.store_url] = chosen
 
 
+def is_registered(ctx: datafusion.SessionContext, url: str) -> bool:
+    """Whether :func:`register_object_store_for` has let a session reach the bucket of a URL."""
+    return any(url == known or url.startswith(f"{known}/") for known in _REGISTERED.get(ctx, {}))
+
+
 def _refused(place: Location, options: StoreOptions, words: str) -> ConfigError:
     for secret in options.secrets():
         words = words.replace(secret, "***")

@@ -28,7 +28,7 @@ from apiary_df.plan.loss import lost_format, lost_in_plan_format, lost_in_scan, 
 from apiary_df.plan.opaque import isolate_unknown
 from apiary_df.plan.rules import Phase, RewriteOptions, rewrite
 from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
-from apiary_df.plan.sinks import find_sink
+from apiary_df.plan.sinks import as_single_file, find_sink
 from apiary_df.plan.stages import StageGraph, cut
 from apiary_df.plan.tree import PlanNode
 
@@ -86,7 +86,10 @@ KNOWN_PLAN_BYTES = 64 * 1024
 MAX_PARTITIONS = 1_024
 """Most partitions of a shuffle, whatever number of bees the heartbeats tell of: a task holds a thread for each."""
 
-WRITING_PLANS = ("CopyTo:", "Dml:")
+INSERTING_PLAN = "Dml:"
+"""What the text of a logical plan begins with if its statement changes a table."""
+
+WRITING_PLANS = ("CopyTo:", INSERTING_PLAN)
 """What the text of a logical plan begins with if its statement may write files."""
 
 FOREIGN = (
@@ -171,12 +174,15 @@ class SwarmPlanner:
         self._twin = None
         self._schemas.clear()
 
-    def plan(self, logical: LogicalPlan, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
+    def plan(
+        self, logical: LogicalPlan, options: RewriteOptions, *, single_file: bool = False
+    ) -> RunsHere | RunsOnSwarm:
         """Plan a query.
 
         Args:
             logical: The query, as the user's session bound it.
             options: Settings of the rewrite; its partition count is also the plan's.
+            single_file: If it writes files: it writes one, whatever its path looks like.
 
         Raises:
             SqlError: If DataFusion cannot plan the query at all.
@@ -197,7 +203,8 @@ class SwarmPlanner:
             tables = foreign_tables(twin, frame.optimized_logical_plan())
             return RunsHere(reason=_why_not_encoded(tables, reason_in_text(text) or str(error)), physical=text)
         try:
-            return self._cut(twin, physical, encoded, options)
+            tree = codec.decode(encoded)
+            return self._cut(twin, physical, encoded, as_single_file(tree) if single_file else tree, options)
         except PlanError as error:
             logger.warning("a plan could not be cut and runs in this process: %s", error)
             return RunsHere(reason=error.message, physical=text)
@@ -219,12 +226,13 @@ class SwarmPlanner:
         reason = f"DataFusion cannot plan the query for division: {reason_in_text(text) or error}"
         return RunsHere(reason=reason, physical=text)
 
-    def plan_write(self, logical: LogicalPlan, partitions: int) -> PlanNode | None:
+    def plan_write(self, logical: LogicalPlan, partitions: int, *, single_file: bool = False) -> PlanNode | None:
         """Plan a statement that writes files, undivided; None if it writes none, or not by operators that are known.
 
         Args:
             logical: The statement, as the user's session bound it.
             partitions: How many of its parts may run side by side, if nothing has been planned yet.
+            single_file: It writes one file, whatever its path looks like.
         """
         if not logical.display().startswith(WRITING_PLANS):
             return None
@@ -240,13 +248,19 @@ class SwarmPlanner:
         except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception
             logger.debug("a write is left to DataFusion, since it cannot be planned or encoded here: %s", error)
             return None
-        return None if find_sink(tree) is None else tree
+        if find_sink(tree) is None:
+            return None
+        return as_single_file(tree) if single_file else tree
 
     def _cut(
-        self, twin: datafusion.SessionContext, physical: ExecutionPlan, encoded: bytes, options: RewriteOptions
+        self,
+        twin: datafusion.SessionContext,
+        physical: ExecutionPlan,
+        encoded: bytes,
+        tree: PlanNode,
+        options: RewriteOptions,
     ) -> RunsHere | RunsOnSwarm:
         text = physical.display_indent()
-        tree = codec.decode(encoded)
         reason = coordinator_only_reason(tree)
         if reason is not None:
             return RunsHere(reason=reason, physical=text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -141,8 +142,11 @@ class SessionContext(datafusion.SessionContext):
         for url in _LOCATION.findall(query):
             register_object_store_for(self, url, self._swarm.store_options)
         try:
-            with self._cells_factory.statement(query):
-                frame = super().sql(query, options, param_values, **named_params)
+            with (
+                self._cells_factory.statement(query),
+                self._feeding(query, options, param_values, named_params) as text,
+            ):
+                frame = super().sql(text, options, param_values, **named_params)
         except ApiaryError:
             raise
         except Exception as error:
@@ -151,6 +155,10 @@ class SessionContext(datafusion.SessionContext):
         result: DataFrame = ours(frame, self._swarm.runner(self))
         self._swarm.remember_sql(result, query)
         return result
+
+    def _feeding(self, query: str, *given: Any) -> AbstractContextManager[str]:
+        """Return what gives the statement to run; one with options or parameters is DataFusion's to run as it is."""
+        return nullcontext(query) if any(given) else self._swarm.feeding(self, query)
 
     def sql_with_options(self, query: str, options: Any, param_values: Any = None, **named_params: Any) -> DataFrame:
         """As :meth:`sql`, with the options required."""

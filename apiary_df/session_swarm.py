@@ -7,12 +7,12 @@ call is in :mod:`apiary_df.session`, how a run streams its rows in :mod:`apiary_
 from __future__ import annotations
 
 import functools
-import os
 import re
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,26 +20,26 @@ import datafusion
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.coordinator import Query, QueryRun, new_query_id
-from apiary_df.dataframe import PHASES, DataFrame, QueryRunner, ResultStream
+from apiary_df.coordinator import Query, QueryRun
+from apiary_df.dataframe import PHASES, DataFrame, QueryRunner, ResultStream, ours
 from apiary_df.errors import ConfigError, FunctionsRefused, SqlError
 from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.machine import load_settings
 from apiary_df.model import CellInfo, NodeInfo, NodeState, TaskSpec
-from apiary_df.objects import register_object_store_for
+from apiary_df.objects import is_registered
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import scan_cells
-from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.planner import Local, extract_alive_nodes, plan_query
 from apiary_df.planning import MAX_PARTITIONS, MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner, batch_schema
 from apiary_df.progress import QueryProgress
 from apiary_df.protocol.heartbeat import NodeView
-from apiary_df.publish import Write
 from apiary_df.report import QueryReport, Verification
-from apiary_df.runs import Rows, Run, local_run, local_write, swarm_run
+from apiary_df.runs import Rows, Run, local_run, swarm_run
+from apiary_df.session_writes import bound_to, created_from_rows, fed_run, forget_inserted, staged_here, writes
+from apiary_df.statements import creates_table_as
 from apiary_df.store import open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.swarm import LocalSwarm
@@ -48,7 +48,6 @@ from apiary_df.tasks import TaskOptions, cell_target_bytes, plan_stage
 from apiary_df.verify.run import ENDED_HERE, verified_run, with_time_put_in
 from apiary_df.verify.shape import why_not_twice
 from apiary_df.view import SwarmView
-from apiary_df.writes import PREFIX_OPTION
 
 _QUERY_WORDS = frozenset({"select", "with", "values", "explain", "describe", "desc", "show", "table", "from", "("})
 """First words of statements that leave the session's settings as they are."""
@@ -93,6 +92,7 @@ class SessionSwarm:
         self.store_options = options
         self._object_stores: list[tuple[str, Any, str | None]] = []
         self._sql: weakref.WeakKeyDictionary[DataFrame, str] = weakref.WeakKeyDictionary()
+        self._single_files: weakref.WeakSet[datafusion.DataFrame] = weakref.WeakSet()
         self._footers = FooterCache()
         self._local: LocalSwarm | None = None
         self._own_node: LocalSwarm | None = None
@@ -140,10 +140,13 @@ class SessionSwarm:
 
     def runner(self, session: datafusion.SessionContext) -> QueryRunner:
         """Return what runs the frames that a session (or a handle on it) makes now, under its settings of now."""
+        return _Runner(self, self._planner_of(session))
+
+    def _planner_of(self, session: datafusion.SessionContext) -> SwarmPlanner:
         planner = self._planners.get(session)
         if planner is None:
             planner = self._planners[session] = SwarmPlanner(session, self._prepare_twin)
-        return _Runner(self, planner)
+        return planner
 
     def remember_sql(self, frame: DataFrame, query: str) -> None:
         """Note the SQL that a frame came from, for its report."""
@@ -182,33 +185,78 @@ class SessionSwarm:
         return verified_run(session, query, df.schema(), start, self._ended)
 
     def _here(self, df: datafusion.DataFrame, planner: SwarmPlanner, reason: str) -> Run:
-        ended = functools.partial(self._ended, unverified=ENDED_HERE)
-        return local_run(df, self._sql_of(df), reason, ended, source=self._write_here(df, planner))
-
-    def _write_here(
-        self, df: datafusion.DataFrame, planner: SwarmPlanner
-    ) -> Callable[[], Iterator[pa.RecordBatch]] | None:
-        """Return what runs a statement that writes files here; None if plain DataFusion is to."""
         session = self._session()
-        tree = planner.plan_write(df.logical_plan(), os.cpu_count() or 1)
-        sink = None if tree is None else find_sink(tree)
-        if session is None or tree is None or sink is None:
-            return None
-        target = target_of(sink)
-        if any(target.url.startswith(scheme.removesuffix("://") + "://") for scheme, _, _ in self._object_stores):
-            # The session was given a store of its own for this, which nothing else here could reach.
-            return None
-        register_object_store_for(session, target.url, self.store_options)
-        write = Write(
-            target,
-            new_query_id(),
-            f"process-{os.getpid()}",
-            options=self.store_options,
-            settings=self.settings,
-            root=None,
-            prefix=planner.settings.get(PREFIX_OPTION, ""),
+        sql = self._sql_of(df)
+        ended = self._ending(df, functools.partial(self._ended, unverified=ENDED_HERE))
+        if session is None or not writes(df):
+            return local_run(df, sql, reason, ended)
+        staged = staged_here(
+            session,
+            planner,
+            df.logical_plan(),
+            self.settings,
+            self.store_options,
+            single_file=df in self._single_files,
+            is_users_own=functools.partial(self._is_users_own, session),
         )
-        return functools.partial(local_write, session, tree, write, self.store_options)
+        start = functools.partial(self._start_on_swarm, planner=planner)
+        fed = None if staged is not None else fed_run(session, sql, df, start, self._forget_listings)
+        return fed or local_run(df, sql, reason, ended, source=staged)
+
+    def _start_on_swarm(self, df: datafusion.DataFrame, planner: SwarmPlanner) -> ResultStream | None:
+        """Start a query if it is to run on nodes."""
+        frame = ours(df, _Runner(self, planner))
+        return self.run(frame, planner) if self._view is not None and self._decide(frame, planner).on_swarm else None
+
+    def _ending(self, df: datafusion.DataFrame, ended: Callable[[QueryReport], None]) -> Callable[[QueryReport], None]:
+        """Return what is to be done at the end of a query: after a write, listings of files are out of date."""
+        if not writes(df):
+            return ended
+
+        def wrote(report: QueryReport) -> None:
+            self._forget_listings()
+            forget_inserted(df)
+            ended(report)
+
+        return wrote
+
+    def _forget_listings(self) -> None:
+        for planner in self._planners.values():
+            planner.forget()
+
+    def _is_users_own(self, session: datafusion.SessionContext, url: str) -> bool:
+        given = (scheme.removesuffix("://") for scheme, _, _ in self._object_stores)
+        return url.partition("://")[0] in given and not is_registered(session, url)
+
+    def write(
+        self, df: datafusion.DataFrame, planner: SwarmPlanner, statement: Callable[[str], str], *, single_file: bool
+    ) -> None:
+        """Run a statement that writes the rows of a DataFrame, named by the statement's maker."""
+        session = self._session()
+        if session is None:
+            raise ConfigError("the session of this DataFrame is gone; keep it for as long as its DataFrames are used")
+        bound, text = bound_to(session, df, statement)
+        frame: DataFrame = ours(bound, _Runner(self, planner))
+        self.remember_sql(frame, text)
+        if single_file:
+            self._single_files.add(frame)
+        for _ in self.run(frame, planner):
+            continue
+
+    def table_schema(self, name: str) -> pa.Schema | None:
+        """Return the schema of a registered table; None if there is no such table."""
+        session = self._session()
+        if session is None or not session.table_exist(name):
+            return None
+        schema: pa.Schema = session.table(name).schema()
+        return schema
+
+    def feeding(self, session: datafusion.SessionContext, query: str) -> AbstractContextManager[str]:
+        """Return what runs the query of a CREATE TABLE AS on the swarm, and gives a statement over its rows."""
+        if self._view is None or not creates_table_as(query):
+            return nullcontext(query)
+        start = functools.partial(self._start_on_swarm, planner=self._planner_of(session))
+        return created_from_rows(session, query, start)
 
     def _on_swarm(
         self,
@@ -229,7 +277,7 @@ class SessionSwarm:
         )
         progress = QueryProgress(self.settings)
         run = QueryRun(query, self._view, self.settings, self._footers, progress)
-        return swarm_run(run, df.schema(), progress, ended)
+        return swarm_run(run, df.schema(), progress, self._ending(df, ended))
 
     def _ended(self, report: QueryReport, *, unverified: str | None = None) -> None:
         if self.settings.verify and unverified is not None:
@@ -270,7 +318,7 @@ class SessionSwarm:
     def _plan(self, df: datafusion.DataFrame, planner: SwarmPlanner, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
         logical = df.logical_plan()
         try:
-            return planner.plan(logical, options)
+            return planner.plan(logical, options, single_file=df in self._single_files)
         except SqlError as error:
             # DataFusion reads footers while it plans, and says of a damaged one everything but its name.
             session = self._session()
@@ -385,6 +433,12 @@ class _Runner:
 
     def native_frame(self, table: pa.Table) -> datafusion.DataFrame:
         return self.swarm.native_frame(table)
+
+    def write(self, df: datafusion.DataFrame, statement: Callable[[str], str], *, single_file: bool = False) -> None:
+        self.swarm.write(df, self.planner, statement, single_file=single_file)
+
+    def table_schema(self, name: str) -> pa.Schema | None:
+        return self.swarm.table_schema(name)
 
 
 def _why_no_node(views: Sequence[NodeView], most: int = 3) -> str:

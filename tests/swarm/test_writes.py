@@ -96,10 +96,11 @@ def write_both(
     places = []
     for name, session in (("swarm", ctx), ("plain", there)):
         (folder / name).mkdir(exist_ok=True)
-        (answer,) = session.sql(statement.format(f"{folder / name}/{place}")).to_pylist()
+        (answer,) = session.sql(statement.format(f"{folder / name}/{place}")).collect()
         places.append((folder / name / place, answer))
     (ours, counted), (theirs, expected) = places
-    assert counted == expected
+    assert counted.equals(expected)
+    assert counted.schema.equals(expected.schema)
     return ours, theirs
 
 
