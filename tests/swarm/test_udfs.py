@@ -577,7 +577,7 @@ def test_a_table_function_and_what_reads_it_run_in_the_session_and_that_is_said(
     report = pair[0].last_query
     assert report is not None
     assert not report.distributed
-    assert report.reason.startswith("DataFusion cannot encode the plan")
+    assert report.reason.startswith("only this process can read table squares(): DatasetExec")
 
 
 # -- functions that raise ---------------------------------------------------------------------------------------------
