@@ -62,12 +62,8 @@ def both(
     swarm: LocalSwarm, surface_files: dict[str, Path]
 ) -> Iterator[tuple[SessionContext, datafusion.SessionContext]]:
     """A session on the shared swarm and a plain one, of the module's own, with the small tables."""
-    information = datafusion.SessionConfig({"datafusion.catalog.information_schema": "true"})
-    native = datafusion.SessionContext(information)
-    surface.register(native, surface_files)
-    with SessionContext(information, storage=swarm.storage, **FORCED) as ctx:
-        surface.register(ctx, surface_files)
-        yield ctx, native
+    with surface.open_both(swarm.storage, surface_files) as sessions:
+        yield sessions
 
 
 @pytest.fixture

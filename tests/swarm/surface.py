@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,10 +15,13 @@ import pyarrow.parquet as pq
 
 from apiary_df import SessionContext
 from apiary_df.testing import compare_tables
-from swarm.helpers import SIGNIFICANT_DIGITS
+from swarm.helpers import FORCED
 
 ROWS = 240
 FILES = 3
+
+DIGITS = 12
+"""Digits that floats must share: variances and the like are put together from parts."""
 
 SCHEMA = pa.schema(
     [
@@ -61,13 +65,13 @@ def _row(n: int) -> dict[str, Any]:
 
 
 def write_tables(folder: Path) -> dict[str, Path]:
-    """Write the tables and return their folders: ``t``, ``u`` (ids that partly match, repeated keys), ``nothing``."""
+    """Write the tables and return their folders: ``t``, ``u`` (other keys, some repeated), and both empty."""
     t = pa.Table.from_pylist([_row(n) for n in range(ROWS)], schema=SCHEMA)
     # The same metadata as of t: of a union, plain DataFusion's answer has those of whichever batch came first.
     values = {"k": [n // 2 * 3 for n in range(ROWS)], "v": [None if n % 9 == 0 else n % 23 for n in range(ROWS)]}
     u = pa.table(values, metadata=SCHEMA.metadata)
     found = {}
-    for name, table in {"t": t, "u": u, "nothing": t.slice(0, 0)}.items():
+    for name, table in {"t": t, "u": u, "nothing": t.slice(0, 0), "no_u": u.slice(0, 0)}.items():
         found[name] = folder / name
         found[name].mkdir()
         step = max(1, len(table) // FILES)
@@ -81,6 +85,17 @@ def register(ctx: datafusion.SessionContext, tables: dict[str, Path]) -> None:
     """Register the tables."""
     for name, path in tables.items():
         ctx.register_parquet(name, str(path), skip_metadata=False)
+
+
+@contextlib.contextmanager
+def open_both(storage: str, tables: dict[str, Path]) -> Iterator[tuple[SessionContext, datafusion.SessionContext]]:
+    """Open a session on a swarm and a plain one with these tables."""
+    config = {"datafusion.catalog.information_schema": "true"}
+    plain = datafusion.SessionContext(datafusion.SessionConfig(config))
+    register(plain, tables)
+    with SessionContext(datafusion.SessionConfig(config), storage=storage, **FORCED) as ctx:
+        register(ctx, tables)
+        yield ctx, plain
 
 
 def check_both(
@@ -106,7 +121,7 @@ def check_both(
     if len(set(expected.column_names)) < expected.num_columns:
         names = [f"{n}:{name}" for n, name in enumerate(expected.column_names)]
         expected, actual = expected.rename_columns(names), actual.rename_columns(names)
-    difference = compare_tables(expected, actual, ordered=ordered, significant_digits=SIGNIFICANT_DIGITS)
+    difference = compare_tables(expected, actual, ordered=ordered, significant_digits=DIGITS)
     assert difference is None, str(difference)
     report = ctx.last_query
     assert report is not None
