@@ -164,6 +164,11 @@ class SessionContext(datafusion.SessionContext):
         """As :meth:`sql`, with the options required."""
         return self.sql(query, options, param_values, **named_params)
 
+    def enable_spark_functions(self) -> None:
+        """Replace functions by Spark's of the same names; from here on, this session's queries run in this process."""
+        super().enable_spark_functions()
+        self._swarm.spark_functions_enabled()
+
     def register_object_store(self, schema: str, store: Any, host: str | None = None) -> None:
         """Add an object store, for this process and for planning. Nodes reach cells by their own options."""
         super().register_object_store(schema, store, host)

@@ -55,6 +55,10 @@ _QUERY_WORDS = frozenset({"select", "with", "values", "explain", "describe", "de
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(\(|\w+)", re.DOTALL)
 
 
+SPARK_FUNCTIONS = "this session has Spark's functions, and nodes would run DataFusion's own of the same names"
+"""Why a session with them does not distribute: a plan tells functions by their names."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Decision:
     """Where a query runs."""
@@ -98,6 +102,7 @@ class SessionSwarm:
         self._own_node: LocalSwarm | None = None
         self._view: SwarmView | None = None
         self._lock = threading.Lock()
+        self._has_spark_functions = False
         self.last_query: QueryReport | None = None
         self.settings = loaded
         if nodes is not None:
@@ -157,6 +162,10 @@ class SessionSwarm:
         self._object_stores.append((schema, store, host))
         for planner in self._planners.values():
             planner.forget()
+
+    def spark_functions_enabled(self) -> None:
+        """Keep the session's queries in this process: its functions are not those that nodes know by their names."""
+        self._has_spark_functions = True
 
     def _prepare_twin(self, twin: datafusion.SessionContext) -> None:
         for schema, store, host in self._object_stores:
@@ -299,6 +308,8 @@ class SessionSwarm:
         workers = [node for node in extract_alive_nodes(nodes) if node.bees_total]
         if not workers:
             return _Decision(RunsHere(reason=""), _why_no_node(self._view.nodes()))
+        if self._has_spark_functions:
+            return _Decision(RunsHere(reason=SPARK_FUNCTIONS), SPARK_FUNCTIONS)
         bees = sum(node.bees_total for node in workers)
         options = RewriteOptions(
             partitions=min(max(MIN_PARTITIONS, bees), MAX_PARTITIONS), small_bytes=self.settings.small_bytes

@@ -43,6 +43,8 @@ DISTRIBUTED: dict[str, str] = {
     "unnest struct": "SELECT id, unnest(st) FROM t",
     "values joined": "SELECT t.id, z FROM t JOIN (VALUES ('a', 1), ('b', 2)) AS names(n, z) ON t.g = n",
     "range joined": "SELECT value FROM range(0, 50, 7) JOIN t ON id = value",
+    "series joined": "SELECT value, count(id) AS n FROM generate_series(0, 20) "
+    "LEFT JOIN t ON id = value GROUP BY value",
     "exists": "SELECT id FROM t WHERE EXISTS (SELECT 1 FROM u WHERE k = id)",
     "not in": "SELECT id FROM t WHERE i NOT IN (SELECT v FROM u WHERE v IS NOT NULL AND v > 5)",
     "scalar subquery": "SELECT id, x - (SELECT avg(x) FROM t) AS d FROM t",
@@ -89,8 +91,6 @@ IN_SESSION: dict[str, str] = {
     "SELECT u.k, r.d + 1 FROM r JOIN u ON u.v = r.id AND u.k > r.id WHERE r.d < 3) "
     "SELECT d, count(*) AS n FROM r GROUP BY d",
     "count from statistics": "SELECT count(*) AS n FROM t",
-    "a series in order, joined": "SELECT value, count(id) AS n FROM generate_series(0, 20) "
-    "LEFT JOIN t ON id = value GROUP BY value",
     "information_schema joined": "SELECT c.column_name, count(t.id) AS n FROM t JOIN information_schema.columns c "
     "ON c.table_name = 't' AND c.ordinal_position = t.id GROUP BY c.column_name",
 }  # fmt: skip
@@ -286,6 +286,18 @@ def test_a_setting_can_be_set_shown_and_reset(fresh: Both) -> None:
     for ctx in fresh:
         with pytest.raises(Exception, match="no_such"):
             ctx.sql("SET datafusion.no_such = 1").collect()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT id, floor(x) AS f FROM t", "SELECT id, concat(s, g) AS c FROM t", "SELECT max(hex(id)) AS h FROM t"],
+)
+def test_functions_of_spark_are_sparks_own_on_both(sql: str, fresh: Both) -> None:
+    for ctx in fresh:
+        ctx.enable_spark_functions()
+    check_both(lambda ctx: ctx.sql(sql), *fresh, distributed=False)
+    assert fresh[0].last_query is not None
+    assert "Spark" in fresh[0].last_query.reason
 
 
 # -- explanations -----------------------------------------------------------------------------------------------------
