@@ -197,7 +197,7 @@ def _parallelism(stage: Stage, display: Display) -> str:
         else:
             once = why_it_differs(stage.fragment)
             reason = _why_one_task(stage, display) or (f"computed once: {once}" if once else "")
-            words.append(f"one task ({reason or 'the plan has a single partition here'})")
+            words.append(f"one task ({reason or _one_partition(stage)})")
         copies = [stage.leaves[i] for i in variant.whole if variant.kind != "single"]
         scans = sum(isinstance(leaf, ScanLeaf) for leaf in copies)
         broadcasts = sum(isinstance(leaf, ExchangeLeaf) for leaf in copies)
@@ -216,6 +216,14 @@ def _why_one_task(stage: Stage, display: Display) -> str:
     names = [line.split(":", 1)[0].strip() for line in display(node).splitlines()]
     name = next((name for name in names if name != _GATHER), _GATHER)
     return f"{name}, {unknown_name(node)}: {UNKNOWN_OPERATOR.reason}"
+
+
+def _one_partition(stage: Stage) -> str:
+    """Return why a stage is one task for which no operator asks."""
+    if any(isinstance(leaf, ExchangeLeaf) for leaf in stage.leaves):
+        return "its input was gathered before, and no shuffle stands between"
+    size = sum(file.bytes for leaf in stage.leaves if isinstance(leaf, ScanLeaf) for file in leaf.files)
+    return f"the plan has a single partition here: it reads {format_bytes(size)}"
 
 
 def _tasks_planned(specs: Sequence[TaskSpec], verbose: bool) -> list[str]:
