@@ -180,7 +180,7 @@ class SessionSwarm:
             return explained
         if self._view is None:
             return self._here(df, planner, "this session has no swarm: no storage was given")
-        session = self._session() if self.settings.verify else None
+        session = self._session()
         query = df if session is None else with_time_put_in(session, df)
         decision = self._decide(query, planner)
         if decision.refusal is not None:
@@ -189,7 +189,7 @@ class SessionSwarm:
             return self._here(df, planner, decision.reason)
         start = functools.partial(self._on_swarm, df, decision.plan, decision.reason)
         why_not = why_not_twice(query.logical_plan())
-        if session is None or why_not is not None:
+        if session is None or not self.settings.verify or why_not is not None:
             return start(functools.partial(self._ended, unverified=why_not))
         return verified_run(session, query, df.schema(), start, self._ended)
 

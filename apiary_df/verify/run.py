@@ -27,7 +27,7 @@ ENDED_HERE = "it ran in this process, as plain DataFusion runs it: there is no s
 
 
 def with_time_put_in(session: datafusion.SessionContext, df: datafusion.DataFrame) -> datafusion.DataFrame:
-    """Return a query in which the time, if it asks for it, is that of now: both runs are to see the same."""
+    """Return a query in which the time, if it asks for it, is put in: that of the frame's making, as in DataFusion."""
     if not shape.reads_clock(df.logical_plan().display_indent()):
         return df
     return datafusion.SessionContext.create_dataframe_from_logical_plan(session, df.optimized_logical_plan())
