@@ -141,7 +141,10 @@ class DataFrame(_Base):
         return int(counted.to_arrow_table().column(0)[0].as_py())
 
     def execute_stream(self) -> RecordBatchStream:
-        """Start the query and return its batches as they come."""
+        """Start the query and return its batches as they come.
+
+        In a session that verifies, the first comes when the whole answer was found right.
+        """
         return RecordBatchStream(self._stream())
 
     def execute_stream_partitioned(self) -> list[datafusion.RecordBatchStream]:

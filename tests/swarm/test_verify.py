@@ -168,3 +168,24 @@ def test_a_session_that_joins_can_verify_while_others_do_not(joined: Open) -> No
     verified = report_of(ctx).verified
     assert verified is not None
     assert verified.complete
+
+
+def test_a_write_is_not_done_twice(verifying: SessionContext, tmp_path: Path) -> None:
+    verifying.sql(f"COPY (SELECT o_orderkey FROM orders) TO '{tmp_path}/out/' STORED AS PARQUET").collect()
+    verified = report_of(verifying).verified
+    assert verified is not None
+    assert verified.open == ("a statement that writes is not run twice",)
+    keys = datafusion.SessionContext().read_parquet(f"{tmp_path}/out/")
+    assert (
+        keys.count() == keys.distinct().count() == verifying.sql("SELECT count(*) AS n FROM orders").to_pydict()["n"][0]
+    )
+
+
+def test_rows_that_go_into_a_table_in_memory_go_there_once(verifying: SessionContext) -> None:
+    verifying.sql("CREATE TABLE kept AS SELECT o_orderkey FROM orders WHERE o_orderkey < 500").collect()
+    try:
+        before = verifying.table("kept").count()
+        verifying.sql("INSERT INTO kept SELECT o_orderkey FROM orders WHERE o_orderkey < 500").collect()
+        assert verifying.table("kept").count() == 2 * before > 0
+    finally:
+        verifying.deregister_table("kept")
