@@ -319,6 +319,38 @@ def keeps_order(node: PlanNode) -> bool:
     return bool(fields.preserve_order) and bool(fields.partitioning.HasField("hash"))
 
 
+def window_partition_keys(node: PlanNode) -> tuple[bytes, ...]:
+    """Return the PARTITION BY expressions of a window, which all of its functions share."""
+    return tuple(parse("WindowExpr", fields_of(node).window_expr[0]).partition_by)
+
+
+def window_order(node: PlanNode) -> tuple[bytes, ...]:
+    """Return the ORDER BY of a window, which all of its functions share, as the items of a sort."""
+    items = parse("WindowExpr", fields_of(node).window_expr[0]).order_by
+    return tuple(CLASSES["SortExprNode"](sort=item).SerializeToString(deterministic=True) for item in items)
+
+
+def sort_key(sort_expr: bytes) -> bytes:
+    """Return the expression that one item of a sort sorts by."""
+    key: bytes = parse("SortExprNode", sort_expr).sort.expr.SerializeToString(deterministic=True)
+    return key
+
+
+def sort_like(model: bytes | None, key: bytes) -> bytes:
+    """Build an item of a sort in the direction of another one; ascending, NULLs last, without one."""
+    item = parse("SortExprNode", model) if model is not None else CLASSES["SortExprNode"]()
+    item.sort.asc = item.sort.asc if model is not None else True
+    item.sort.expr.CopyFrom(parse("Expr", key))
+    encoded: bytes = item.SerializeToString(deterministic=True)
+    return encoded
+
+
+def normal_expr(expr: bytes) -> bytes:
+    """Return an expression's bytes with its fields in one order, so that equal expressions have equal bytes."""
+    normal: bytes = parse("Expr", expr).SerializeToString(deterministic=True)
+    return normal
+
+
 def is_round_robin(node: PlanNode) -> bool:
     """Whether a node is a round-robin repartition."""
     return node.kind == "repartition" and fields_of(node).partitioning.HasField("round_robin")

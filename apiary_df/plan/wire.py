@@ -351,6 +351,7 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
     "ScalarUdf": {"name": one(1, "string"), "args": many(2, "Expr"), "definition": one(3)},
     "SortExpr": {"expr": one(1, "Expr"), "asc": one(2, "bool"), "nulls_first": one(3, "bool")},
     "SortExprNode": {"sort": one(10, "SortExpr")},
+    "WindowExpr": {"partition_by": many(5), "order_by": many(6, "SortExpr")},
     "AggregateExprNode": {"aggregate": one(4, "AggregateExpr")},
     "AggregateExpr": {"name": one(4, "string"), "args": many(2, "Expr"), "distinct": one(3, "bool")},
 }

@@ -286,6 +286,29 @@ SAMPLES: tuple[Sample, ...] = (
         "SELECT * FROM (SELECT id, g, row_number() OVER (PARTITION BY g ORDER BY v DESC, id) AS r FROM facts) WHERE r <= 2",
     ),
     _q(
+        "window_of_constant_key",
+        "SELECT id, sum(id) OVER (PARTITION BY k ORDER BY id DESC) AS s FROM facts WHERE k = 5",
+    ),
+    _q(
+        "window_of_one_key_twice",
+        "SELECT c, sum(c) OVER (PARTITION BY a, b ORDER BY c) AS s FROM (SELECT k AS a, k AS b, id AS c FROM facts)",
+    ),
+    _q(
+        "window_of_constants_alone",
+        "SELECT f.id, count(*) OVER (PARTITION BY n) AS c FROM (SELECT id, k, g IS NULL AS n FROM facts WHERE g IS NULL) f JOIN dims d ON f.k = d.k",
+        settings=SHUFFLED,
+    ),
+    _q(
+        "window_ordered_through_a_shuffle",
+        "SELECT v, min(v) OVER (ORDER BY v DESC) AS a, count(v) OVER (PARTITION BY v) AS b FROM (SELECT DISTINCT v % 9 AS v FROM facts) ORDER BY v DESC",
+        "v",
+    ),
+    _q(
+        "window_ordered_below_a_join",
+        "SELECT o0, rank() OVER (PARTITION BY o0 ORDER BY o0) AS r FROM (SELECT k AS o0 FROM facts ORDER BY k LIMIT 50) LEFT ANTI JOIN (VALUES (3), (4)) AS x(v) ON o0 = v",
+        settings=SHUFFLED,
+    ),
+    _q(
         "window_of_join",
         "SELECT f.id, d.w, row_number() OVER (PARTITION BY f.k ORDER BY f.id, d.w, d.name) AS r FROM facts f JOIN dims d ON f.k = d.k",
     ),

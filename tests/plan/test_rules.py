@@ -17,6 +17,7 @@ from apiary_df.plan.rules.gather_build_sides import gather_build_sides
 from apiary_df.plan.rules.isolate_single_task_joins import isolate_single_task_joins
 from apiary_df.plan.rules.shuffle_build_emitting_joins import shuffle_build_emitting_joins
 from apiary_df.plan.rules.sort_after_shuffles import sort_after_shuffles
+from apiary_df.plan.rules.spell_out_partition_order import spell_out_partition_order
 from apiary_df.plan.tree import PlanNode
 from plan.local_swarm import planned_tree
 from plan.sample_queries import Sample, by_name
@@ -243,3 +244,51 @@ def test_a_gathered_build_side_is_not_gathered_twice(samples: datafusion.Session
     tree = collected(samples, "SELECT d.w, f.id FROM dims d JOIN facts f ON f.k = d.k")
     assert only(tree, "hash_join").children[0].kind == "coalesce_partitions"
     assert gather_build_sides(tree, KEEP) == tree
+
+
+# -- spell_out_partition_order --------------------------------------------------------------------------------------
+
+
+def sort_keys(tree: PlanNode) -> list[tuple[str, bool]]:
+    """Return name and direction of each key of the only sort that is an input of a window."""
+    (found,) = (n.children[0] for n in tree.walk() if n.kind == "window" and n.children[0].kind == "sort")
+    items = [codec.parse("SortExprNode", item).sort for item in codec.fields_of(found).expr]
+    return [(item.expr.column.name, item.asc) for item in items]
+
+
+def test_a_constant_partition_key_is_put_in_front_in_the_direction_of_the_sort(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "window_of_constant_key")
+    assert sort_keys(tree) == [("id", False)]
+    assert sort_keys(spell_out_partition_order(tree, KEEP)) == [("k", False), ("id", False)]
+
+
+def test_a_partition_key_of_two_names_is_put_behind_its_other_name(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "window_of_one_key_twice")
+    assert sort_keys(tree) == [("a", True), ("c", True)]
+    assert sort_keys(spell_out_partition_order(tree, KEEP)) == [("a", True), ("b", True), ("c", True)]
+
+
+def test_an_order_through_a_shuffle_is_sorted_again_above_it(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "window_ordered_through_a_shuffle")
+    assert "sort" not in [n.children[0].kind for n in tree.walk() if n.kind == "window"]
+    assert sort_keys(spell_out_partition_order(tree, KEEP)) == [("v", False)]
+
+
+def test_an_order_that_is_made_below_a_join_is_made_again_above_it(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "window_ordered_below_a_join")
+    assert only(tree, "window").children[0].children[0].kind == "hash_join"
+    assert sort_keys(spell_out_partition_order(tree, KEEP)) == [("o0", True)]
+
+
+def test_an_order_below_a_join_that_more_than_windows_rely_on_is_not_touched(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "window_ordered_below_a_join")
+    (key,) = codec.window_partition_keys(only(tree, "window"))
+    merged = codec.build("sort_preserving_merge", tree, expr=[codec.sort_like(None, key)])
+    with pytest.raises(PlanError, match="made below a join"):
+        spell_out_partition_order(merged, KEEP)
+
+
+@pytest.mark.parametrize("name", ["window", "window_whole", "window_frame", "window_of_groups", "window_of_join"])
+def test_windows_whose_sort_names_their_keys_are_left(name: str, samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, name)
+    assert spell_out_partition_order(tree, KEEP) == tree

@@ -17,6 +17,7 @@ from apiary_df.plan.rules.isolate_single_task_joins import isolate_single_task_j
 from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.rules.shuffle_build_emitting_joins import shuffle_build_emitting_joins
 from apiary_df.plan.rules.sort_after_shuffles import sort_after_shuffles
+from apiary_df.plan.rules.spell_out_partition_order import spell_out_partition_order
 from apiary_df.plan.tree import PlanNode
 
 Rule = Callable[[PlanNode, RewriteOptions], PlanNode]
@@ -29,6 +30,7 @@ RULES: tuple[Rule, ...] = (
     shuffle_build_emitting_joins,
     isolate_single_task_joins,
     gather_build_sides,
+    spell_out_partition_order,
 )
 """All rules, in order."""
 
