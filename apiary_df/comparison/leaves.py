@@ -34,10 +34,11 @@ class Leaves:
 
 def split_column(expected: pa.ChunkedArray, actual: pa.ChunkedArray) -> Leaves:
     """Take one column of two tables apart; both must be of the same :func:`logical_type`."""
-    sides = [_plain(side.combine_chunks()) for side in (expected, actual)]
-    if pa.types.is_nested(sides[0].type):
-        return _split_nested([value for side in sides for value in _to_values(side)])
-    both = pa.concat_arrays(sides)
+    # Chunk by chunk: dictionaries that hold a NULL cannot be unified, and that is none of the values' business.
+    chunks = [chunk for side in (expected, actual) for chunk in _plain_chunks(side)]
+    if pa.types.is_nested(chunks[0].type):
+        return _split_nested([value for chunk in chunks for value in _to_values(chunk)])
+    both = pa.concat_arrays(chunks)
     if pa.types.is_floating(both.type):
         return _split_floats(both.cast(pa.float64()))
     return Leaves(codes=encode(both))
@@ -136,6 +137,10 @@ def _shape(value: object, floats: list[float]) -> str:
     if isinstance(value, tuple):
         return f"({','.join(_shape(item, floats) for item in value)})"
     return repr(value)
+
+
+def _plain_chunks(column: pa.ChunkedArray) -> list[pa.Array]:
+    return [_plain(chunk) for chunk in column.chunks] or [_plain(column.combine_chunks())]
 
 
 def _plain(values: pa.Array) -> pa.Array:
