@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types unit suites bench clean
+.PHONY: demo test lint types unit suites fuzz bench clean
 
 # The environment is made anew when the package's dependencies change.
 $(STAMP): pyproject.toml
@@ -33,8 +33,12 @@ unit: $(STAMP)
 suites: $(STAMP)
 	$(BIN)/python -m tests.suite
 
+# Ten thousand random queries against plain DataFusion, against themselves (TLP), against DuckDB.
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.tpch --scale 1 --nodes 2 --json .bench/tpch.json
 
 clean:
-	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -222,6 +222,25 @@ def test_schema_of_a_result_is_datafusions(sql: str, shared: SessionContext, pla
     assert pa.table(frame).schema.equals(expected)
 
 
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT CASE WHEN o_orderkey < 9 THEN date_part('year', o_orderdate) ELSE o_orderkey END AS x FROM orders",
+        "SELECT date_part('year', o_orderdate) AS x FROM orders UNION ALL SELECT o_orderkey FROM orders",
+        "SELECT CASE WHEN true THEN date_part('year', DATE '2024-01-01') ELSE -1 - count(*) END AS x FROM orders",
+    ],
+)
+def test_types_that_only_analysis_finds_are_those_of_the_rows(
+    sql: str, shared: SessionContext, plain: datafusion.SessionContext, here: SessionContext
+) -> None:
+    expected = plain.sql(sql).to_arrow_table()
+    assert expected.schema.field("x").type == pa.int64()
+    assert plain.sql(sql).schema().field("x").type == pa.int32()
+    for ctx in (shared, here):
+        check_same(expected, ctx.sql(sql).to_arrow_table(), ordered=False)
+
+
 class TestWhatStaysInTheSession:
     """DDL, views, tables in memory, Python functions and settings take effect at once, as with datafusion."""
 
