@@ -432,3 +432,15 @@ SELECT flower, count(*) AS c, sum(n) AS s, array_agg(id ORDER BY id) AS ids FROM
 -- name: no_aggregate_repartition
 -- set: datafusion.optimizer.repartition_aggregations=false
 SELECT flower, count(*) AS c, sum(n) AS s FROM visits GROUP BY flower;
+
+-- name: group_by_declared_order
+SELECT tick, count(*) AS c, sum(v) AS s FROM in_order GROUP BY tick;
+
+-- name: group_by_declared_order_and_more
+SELECT tick, lane, max(v) AS m FROM in_order GROUP BY tick, lane;
+
+-- name: group_by_declared_order_sorted
+SELECT tick, count(*) AS c, sum(v) AS s FROM in_order GROUP BY tick ORDER BY tick;
+
+-- name: group_by_declared_order_lagged
+SELECT tick, c - lag(c) OVER (ORDER BY tick) AS d FROM (SELECT tick, count(*) AS c FROM in_order GROUP BY tick);

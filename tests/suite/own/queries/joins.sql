@@ -367,3 +367,6 @@ SELECT r.region, count(h.hive_id) AS hives, sum(h.capacity) AS room FROM regions
 
 -- name: outer_join_coalesce_key
 SELECT coalesce(a.a, b.a) AS a, count(a.c) AS l, count(b.c) AS r FROM left_bag a FULL JOIN right_bag b ON a.a = b.a GROUP BY coalesce(a.a, b.a);
+
+-- name: join_series
+SELECT g.value AS n, count(v.id) AS c FROM generate_series(0, 60) g LEFT JOIN visits v ON v.hive_id = g.value GROUP BY g.value;

@@ -149,3 +149,7 @@ SELECT v.id, h.name FROM visits v LEFT JOIN hives h ON v.hive_id = h.hive_id WHE
 -- name: top_down_join_order
 -- set: datafusion.optimizer.top_down_join_key_reordering=false
 SELECT a.id, b.id AS other FROM visits a JOIN visits b ON a.bee = b.bee AND a.flower = b.flower AND a.hive_id = b.hive_id;
+
+-- name: piecewise_range_join
+-- set: datafusion.optimizer.enable_piecewise_merge_join=true
+SELECT h.hive_id, r.rank FROM hives h JOIN regions r ON h.capacity < r.rank * 10;
