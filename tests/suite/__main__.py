@@ -36,6 +36,9 @@ def main(
     unknown = [name for name in suite.split(",") if name not in SUITES]
     if unknown:
         raise typer.BadParameter(f"no suite is called {unknown[0]}; there are {', '.join(SUITES)}")
+    whole = (suite, partitions, only) == (",".join(SUITES), ",".join(map(str, PARTITIONS)), "")
+    if page is not None and not whole:
+        raise typer.BadParameter("--page takes a run of everything: leave --suite, --partitions and --only out")
     runs = [
         (SUITES[name], query, count)
         for name in suite.split(",")
