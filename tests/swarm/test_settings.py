@@ -212,6 +212,15 @@ CASES: dict[str, tuple[dict[str, str], Callable[[Path], Answer]]] = {
         {"execution.time_zone": "+05:00"},
         over_tables("SELECT id, CAST(CAST(s AS TIMESTAMPTZ) AS VARCHAR) AS t FROM facts ORDER BY id"),
     ),
+    # These two ask the task's own session for its time zone, each time they are called.
+    "time_zone_of_texts": (
+        {"execution.time_zone": "+05:00"},
+        over_tables("SELECT id, to_unixtime(arrow_cast(s, 'Utf8')) AS t FROM facts ORDER BY id"),
+    ),
+    "time_zone_of_numbers": (
+        {"execution.time_zone": "-07:30"},
+        over_tables("SELECT id, to_timestamp_seconds(id * 3600) AS t FROM facts ORDER BY id"),
+    ),
     "named_time_zone": (
         {"execution.time_zone": "America/New_York"},
         over_tables(
