@@ -10,7 +10,7 @@ from datafusion.plan import LogicalPlan
 
 from apiary_df.config import format_bytes
 from apiary_df.model import NodeInfo, TaskSpec
-from apiary_df.plan.classes import UNKNOWN_OPERATOR, classify, one_task_operator
+from apiary_df.plan.classes import UNKNOWN_OPERATOR, classify, one_task_operators
 from apiary_df.plan.codec import unknown_name
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.repeatable import why_it_differs
@@ -207,10 +207,11 @@ def _parallelism(stage: Stage, display: Display) -> str:
 
 
 def _why_one_task(stage: Stage, display: Display) -> str:
-    """Return which operator asks for one task, and why; empty if none does."""
-    node = one_task_operator(stage.fragment)
-    if node is None:
-        return ""
+    """Return which operators ask for one task, and why; empty if none does."""
+    return "; ".join(_reason(node, display) for node in one_task_operators(stage.fragment))
+
+
+def _reason(node: PlanNode, display: Display) -> str:
     if node.kind != UNKNOWN:
         return classify(node).why
     names = [line.split(":", 1)[0].strip() for line in display(node).splitlines()]

@@ -410,9 +410,14 @@ def coordinator_only_reason(plan: PlanNode) -> str | None:
     return None
 
 
-def one_task_operator(fragment: PlanNode) -> PlanNode | None:
-    """Return the topmost operator for which a stage's fragment must be one task; None if no operator asks for that."""
-    return next((node for node in fragment.walk() if classify(node).placement is Placement.ONE_TASK), None)
+def one_task_operators(fragment: PlanNode) -> tuple[PlanNode, ...]:
+    """Return the operators for which a stage's fragment must be one task, one of each class, topmost first."""
+    found: dict[OperatorClass, PlanNode] = {}
+    for node in fragment.walk():
+        row = classify(node)
+        if row.placement is Placement.ONE_TASK:
+            found.setdefault(row, node)
+    return tuple(found.values())
 
 
 def reason_in_text(plan: str) -> str | None:
@@ -436,6 +441,6 @@ __all__ = [
     "Placement",
     "classify",
     "coordinator_only_reason",
-    "one_task_operator",
+    "one_task_operators",
     "reason_in_text",
 ]

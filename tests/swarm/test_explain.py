@@ -31,6 +31,38 @@ def test_explain_shows_stages_tasks_nodes_cells_and_why(shared: SessionContext) 
     assert "3 files" in text
 
 
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        (
+            "SELECT c_name, o_orderkey FROM customer LEFT JOIN orders ON c_acctbal > o_totalprice",
+            "which build rows found a partner is noted in one process, and there is no key to shuffle by",
+        ),
+        ("SELECT sum(l_tax) FROM lineitem WHERE l_tax > 0", "AggregateExec: mode=Final: it makes its result of all"),
+        (
+            "SELECT l_orderkey, r FROM lineitem, (SELECT random() AS r) WHERE l_tax > r",
+            "one task (computed once: random() gives another value each time)",
+        ),
+        (
+            "SELECT n, s FROM (SELECT l_tax AS n, sum(l_tax) OVER () AS s FROM lineitem) WHERE s > n",
+            "WindowAggExec: no PARTITION BY: the window looks at all rows",
+        ),
+        (
+            "SELECT sum(l_tax + (SELECT max(o_totalprice) FROM orders)) FROM lineitem",
+            "runs in this process: DataFusion cannot plan the query for division: ScalarSubqueryExec",
+        ),
+    ],
+)
+def test_explain_says_why_a_stage_is_one_task(sql: str, why: str, shared: SessionContext) -> None:
+    assert why in explained(shared, f"EXPLAIN {sql}")
+
+
+def test_what_tasks_share_of_random_is_one_value_on_all_nodes(shared: SessionContext) -> None:
+    sql = "SELECT count(DISTINCT r) AS r, sum(l_orderkey) > 0 AS s FROM lineitem, (SELECT random() AS r)"
+    assert shared.sql(sql).to_pydict() == {"r": [1], "s": [True]}
+    check_was_distributed(shared)
+
+
 def test_explain_runs_nothing(joined: Open) -> None:
     ctx = joined()
     explained(ctx, f"EXPLAIN {SQL}")
