@@ -53,6 +53,7 @@ class Tally:
         left_here: Why queries that read several files were not distributed.
         empty: Answers without rows.
         notes: Kinds of what is neither the same nor a difference, with how often each occurred.
+        first: The first case of each of these.
         differences: One text a difference.
     """
 
@@ -62,6 +63,7 @@ class Tally:
     left_here: Counter[str] = field(default_factory=Counter)
     empty: int = 0
     notes: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
 
     @property
@@ -69,7 +71,7 @@ class Tally:
         """Of the queries with more than one file to read, the share that was distributed."""
         return self.distributed / max(self.distributed + self.left_here.total(), 1)
 
-    def add(self, judged: Judged) -> None:
+    def add(self, case: Case, judged: Judged) -> None:
         """Count a judgement."""
         self.verdicts[judged.verdict] += 1
         self.asked += len(judged.distributed)
@@ -77,7 +79,9 @@ class Tally:
         self.left_here.update(reason[:90] for reason in judged.left_here)
         self.empty += judged.verdict is Verdict.SAME and not judged.rows
         if judged.verdict is not Verdict.SAME:
-            self.notes[f"{judged.verdict.value}: {_kind_of(judged.detail)}"] += 1
+            note = f"{judged.verdict.value}: {_kind_of(judged.detail)}"
+            self.notes[note] += 1
+            self.first.setdefault(note, str(case))
 
     def lines(self) -> Iterator[str]:
         """Say it in lines for a person."""
@@ -90,7 +94,7 @@ class Tally:
         for reason, count in self.left_here.most_common(8):
             yield f"  {count:,} read several files and ran here: {reason}"
         for note, count in self.notes.most_common(30):
-            yield f"  {count:,} {note}"
+            yield f"  {count:,} {note} (first: {self.first[note]})"
 
 
 def run_campaign(
@@ -126,7 +130,7 @@ def run_campaign(
             setting = draw_setting(Random(f"{case.oracle}:{seed}:{case.setting}"), oracle.tables)
             lab.prepare(setting)
         query, judged = oracle.judge(lab, Random(str(case)), setting.tables)
-        tally.add(judged)
+        tally.add(case, judged)
         if judged.verdict is Verdict.DIFFERENT:
             text = describe(lab, case, setting, query, judged, reports=reports)
             tally.differences.append(text)
