@@ -49,7 +49,9 @@ from apiary_df.verify.run import ENDED_HERE, verified_run, with_time_put_in
 from apiary_df.verify.shape import why_not_twice
 from apiary_df.view import SwarmView
 
-_QUERY_WORDS = frozenset({"select", "with", "values", "explain", "describe", "desc", "show", "table", "from", "("})
+_QUERY_WORDS = frozenset(
+    {"select", "with", "values", "explain", "execute", "describe", "desc", "show", "table", "from", "("}
+)
 """First words of statements that leave the session's settings as they are."""
 
 _FIRST_WORD = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(\(|\w+)", re.DOTALL)

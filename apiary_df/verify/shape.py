@@ -32,6 +32,9 @@ _USER_FUNCTION = re.compile(r'inner: Python\w+ \{ name: "([^"]*)".*?\bvolatility
 """How a plan's text for debugging, the only place that says it, tells a user's function and its volatility."""
 
 _STEPS = frozenset({"Projection", "SubqueryAlias"})
+_KEEPING_ROWS = frozenset({"Projection", "SubqueryAlias", "Sort", "Limit", "WindowExpr", "Aggregate"})
+"""Operators whose number of rows does not depend on values; of an aggregate, it does on its groups."""
+
 _NEVER_TWICE = frozenset({"CopyTo", "DmlStatement"})
 _ABOUT_PLANS = frozenset({"Explain", "Analyze"})
 
@@ -152,8 +155,25 @@ def fixed_columns(plan: LogicalPlan) -> tuple[bool, tuple[int, ...]]:
     if not _keeps_rows(below):
         return False, ()
     names = volatile_names(plan)
-    fixed = tuple(i for i, e in enumerate(expressions) if not _is_open(e.canonical_name(), names))
-    return True, () if limited else fixed
+    if limited or _hides_something_open(below, names):
+        return True, ()
+    return True, tuple(i for i, e in enumerate(expressions) if not _is_open(e.canonical_name(), names))
+
+
+def _hides_something_open(plan: LogicalPlan, volatile: frozenset[str]) -> bool:
+    """Whether a column of a plan may hold what is open under a name that does not tell.
+
+    The columns of windows and aggregates are named after their functions; those of projections are named at will.
+    """
+    while kind_of(plan) in _KEEPING_ROWS:
+        if kind_of(plan) == "Limit":
+            return True
+        if kind_of(plan) == "Projection":
+            names = (Expr(raw).canonical_name() for raw in plan.to_variant().projections())
+            if any(_is_open(name, volatile) for name in names):
+                return True
+        (plan,) = plan.inputs()
+    return False
 
 
 def volatile_names(plan: LogicalPlan) -> frozenset[str]:
@@ -170,7 +190,7 @@ def _keeps_rows(plan: LogicalPlan) -> bool:
             groups = " ".join(Expr(raw).canonical_name() for raw in plan.to_variant().group_by_exprs())
             if _is_open(groups, frozenset()):
                 return False
-        elif kind not in {"Projection", "SubqueryAlias", "Sort", "Limit", "WindowExpr"}:
+        elif kind not in _KEEPING_ROWS:
             break
         (plan,) = plan.inputs()
     return not left_open(plan.display_indent(), is_volatile(plan))

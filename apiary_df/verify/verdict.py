@@ -189,12 +189,13 @@ class Judge:
             if len(expected) != len(actual):
                 return Verdict(difference=first)
             compared.append("row count")
-        if columns and len(columns) < expected.num_columns:
+        if columns:
             chosen = [expected.select(list(columns)), actual.select(list(columns))]
             difference = compare_tables(*chosen, ordered=False, significant_digits=SUM_DIGITS)
             if difference is not None:
                 return Verdict(difference=_named(difference))
-            compared.append("columns " + ", ".join(expected.column_names[i].split(":", 1)[1] for i in columns))
+            names = ", ".join(expected.column_names[i].split(":", 1)[1] for i in columns)
+            compared.append("rows" if len(columns) == expected.num_columns else f"columns {names}")
         return Verdict(difference=None, compared=tuple(compared), open=reasons)
 
 

@@ -49,6 +49,10 @@ OPEN = (
     "SELECT sum(id) FROM (SELECT id FROM t LIMIT 10) s",
     "SELECT id, random() AS r FROM t",
     "SELECT id, uuid() AS u FROM t ORDER BY id",
+    "SELECT id, r, random() AS z FROM (SELECT id, random() AS r FROM t) q",
+    "SELECT id, n, random() AS z FROM (SELECT id, row_number() OVER (ORDER BY g) AS n FROM t) q",
+    "SELECT f + 1, random() AS z FROM (SELECT g, first_value(id) AS f FROM t GROUP BY g) q",
+    "SELECT count(*), random() FROM t GROUP BY random() < 0.5",
     "SELECT count(*) FROM t WHERE random() < 0.5",
     "SELECT id FROM t WHERE x > (SELECT random()) ORDER BY id",
     "SELECT id FROM t ORDER BY random()",
@@ -196,6 +200,14 @@ def test_columns_without_volatile_functions_are_compared(plain: datafusion.Sessi
     wrong = again.set_column(0, again.schema.field("id"), pa.array([1] * ROWS, pa.int64()))
     assert judge(plain, sql, wrong).difference is not None
     assert judge(plain, sql, again.slice(1)).difference is not None
+
+
+def test_of_rows_in_a_random_order_the_rows_are_compared(plain: datafusion.SessionContext) -> None:
+    sql = "SELECT id, x FROM t ORDER BY random()"
+    answer = plain.sql(sql).to_arrow_table()
+    assert judge(plain, sql, answer).compared == ("schema", "row count", "rows")
+    wrong = answer.set_column(0, answer.schema.field("id"), pa.array([1] * ROWS, pa.int64()))
+    assert judge(plain, sql, wrong).difference is not None
 
 
 def test_a_users_volatile_function_is_known_by_its_registration(plain: datafusion.SessionContext) -> None:
