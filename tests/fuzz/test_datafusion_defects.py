@@ -45,7 +45,7 @@ WRONG_ERRORS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "All partition by columns should have an ordering",
         {},
     ),
-    "WITH w AS (SELECT x.c AS o FROM d x JOIN d y USING (c) JOIN (SELECT c AS o FROM d) z ON x.c = z.o "
+    "WITH w AS (SELECT y.c AS o FROM d x JOIN d y USING (c) JOIN (SELECT c AS o FROM d) z ON x.c = z.o "
     "AND x.id <> y.id) SELECT q.o FROM w p FULL JOIN w q USING (o)": (
         "expected Int64 but found Decimal128",
         MERGE_JOINS,
