@@ -120,10 +120,11 @@ def _journal_or_none(base: Store, folder: str) -> WriteJournal | None:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A write's journal number, and since when it has been that by the observer's clock, in seconds."""
+    """A write's journal number, since when it has been that by the observer's clock, and whether it ever changed."""
 
     seq: int
     since_s: float
+    alive: bool
 
 
 class WriteWatch:
@@ -150,7 +151,7 @@ class WriteWatch:
             now_s: The observer's monotonic clock, in seconds.
 
         Returns:
-            Writes whose sessions have given no sign of life since the last look and are not old enough to be lost.
+            Writes whose sessions have given no sign of life since this watch saw them first, and may yet be lost.
 
         Raises:
             StorageError: If the notes cannot be listed. What fails with a single write is logged.
@@ -171,11 +172,11 @@ class WriteWatch:
             seq = 0 if journal is None else journal.seq
             seen = self._seen.get(key)
             if seen is None or seen.seq != seq:
-                self._seen[key] = _Seen(seq, now_s)
+                self._seen[key] = _Seen(seq, now_s, seen is not None)
                 return seen is None
             limit_s = max(self._dead_after_s, 0.0 if journal is None else journal.dead_after_s)
             if now_s - seen.since_s <= limit_s:
-                return True
+                return not seen.alive
             logger.warning("taking back the write of query %s: its session was lost", note.query_id)
             # Without its manifest, attempts that still run remove what they write.
             self._root.delete_prefix(keys.query_prefix(note.query_id))

@@ -146,8 +146,6 @@ class Node:
         self._gone = threading.Event()
         self._sequence = 0
         self._inbox = Inbox(self.store, self.node_id)
-        self._watching = threading.Lock()
-        self._writes = WriteWatch(self.store, options, self._settings.dead_after_s or 0.0, f"node {self.node_id}")
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -252,25 +250,29 @@ class Node:
 
     def _watch_writes(self) -> None:
         """Take back, now and then, what lost sessions were writing."""
+        watch = self._write_watch()
         while not self._gone.wait(self._settings.dead_after_s):
-            self._look_at_writes()
+            self._look_at_writes(watch)
 
     def _wait_for_silent_writes(self) -> None:
-        """Stay, before leaving, until every write under way is known to have a session, or is taken back.
+        """Stay, before leaving, until every write under way has given a sign of life from now on, or is taken back.
 
         This node may be leaving because the session that started it was killed, and be the last to know.
         """
-        while self._look_at_writes() and not self._halted.wait(self._beat_s):
+        watch = self._write_watch()
+        while self._look_at_writes(watch) and not self._halted.wait(self._beat_s):
             continue
 
-    def _look_at_writes(self) -> int:
-        """Return how many writes have given no sign of life since the last look."""
-        with self._watching:
-            try:
-                return self._writes.look(time.monotonic())
-            except ApiaryError as error:
-                logger.warning("node %s cannot look at writes under way: %s", self.node_id, error)
-                return 0
+    def _write_watch(self) -> WriteWatch:
+        return WriteWatch(self.store, self._options, self._settings.dead_after_s or 0.0, f"node {self.node_id}")
+
+    def _look_at_writes(self, watch: WriteWatch) -> int:
+        """Return how many writes may be those of a lost session."""
+        try:
+            return watch.look(time.monotonic())
+        except ApiaryError as error:
+            logger.warning("node %s cannot look at writes under way: %s", self.node_id, error)
+            return 0
 
     def _beat(self) -> None:
         self.store.put(keys.heartbeat(self.node_id), encode(self._heartbeat()))

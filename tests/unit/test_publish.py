@@ -260,6 +260,21 @@ def test_a_write_whose_journal_changes_is_left_alone(place: Place) -> None:
     assert watch.look(1_300.0) == 0
 
 
+def test_a_sign_of_life_counts_only_for_those_who_saw_the_one_before(place: Place) -> None:
+    write = place.write()
+    write.begin()
+    old, new = (WriteWatch(place.root, None, 5.0, "a node") for _ in range(2))
+    assert old.look(0.0) == 1
+    write._put_journal()
+    write._over.set()
+    assert old.look(1.0) == 0
+    assert old.look(2.0) == 0
+    assert new.look(2.0) == 1
+    assert new.look(3.0) == 1
+    assert new.look(700.0) == 0
+    assert place.root.list("") == []
+
+
 def test_a_later_write_takes_back_what_a_lost_session_left(place: Place) -> None:
     assert killed(place, 5)
     assert place.all()
