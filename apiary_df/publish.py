@@ -103,12 +103,13 @@ class Write:
         Raises:
             StorageError: If nothing can be written there.
         """
-        self._begun = True
         self._created = _first_missing(self._base)
+        # The journal first: where it cannot be written, nothing has begun, and there is nothing for nodes to watch.
+        self._put_journal()
+        self._begun = True
         if self._root is not None:
             note = WriteNote(query_id=self.query_id, coordinator=self._coordinator, base=self._base_url)
             self._root.put(keys.write(self.query_id), encode(note))
-        self._put_journal()
         self._keeper.start()
         take_back_here(self._base, self._journal_key, self._dead_after_s)
 
