@@ -84,21 +84,39 @@ def exchange_schema(ctx: SessionContext, node: PlanNode) -> ExchangeSchema:
     """Return the schema of an exchange fed by ``node``.
 
     Raises:
-        PlanError: If the schema cannot be told or holds a type that DataFusion cannot encode.
+        PlanError: If the schema cannot be told or holds a type that an exchange cannot carry.
     """
     schema = SINK_SCHEMA if node.kind in SINKS else output_schema(ctx, node)
+    for field in schema:
+        unfit = _not_for_exchanges(field.type)
+        if unfit is not None:
+            raise PlanError(f"column {field.name!r} cannot pass from task to task: {unfit}; cast it to its plain type")
     names = tuple(schema.names)
     unique = names if len(set(names)) == len(names) else tuple(f"c{i}" for i in range(len(names)))
     arrow = pa.schema([field.with_name(name) for field, name in zip(schema, unique, strict=True)])
     return ExchangeSchema(arrow=arrow, encoded=_encode_schema(ctx, arrow), names=names)
 
 
+def _not_for_exchanges(type_: pa.DataType, *, within: bool = False) -> str | None:
+    """Return what of a type an Arrow file of several batches cannot hold, as pyarrow writes it; None if it can.
+
+    A file has one dictionary a column, and pyarrow puts dictionaries together only of plain values. Run ends within
+    lists come from DataFusion in a form that pyarrow does not write.
+    """
+    if pa.types.is_dictionary(type_):
+        plain = not (pa.types.is_nested(type_.value_type) or pa.types.is_dictionary(type_.value_type))
+        return None if plain else f"{type_} is a dictionary of what are no plain values"
+    if pa.types.is_run_end_encoded(type_):
+        return f"{type_} stands within another type" if within else _not_for_exchanges(type_.value_type, within=True)
+    children = (type_.field(i) for i in range(type_.num_fields)) if pa.types.is_nested(type_) else ()
+    return next((found for child in children if (found := _not_for_exchanges(child.type, within=True))), None)
+
+
 def _encode_schema(ctx: SessionContext, schema: pa.Schema) -> bytes:
     """Encode an Arrow schema as DataFusion does, by letting it encode a scan of an empty table."""
     by_position = pa.schema([field.with_name(f"c{i}") for i, field in enumerate(schema)])
-    batch = pa.RecordBatch.from_pylist([], schema=by_position)
     try:
-        data = ctx.create_dataframe([[batch]]).execution_plan().to_bytes(ctx)
+        data = ctx.create_dataframe([[]], schema=by_position).execution_plan().to_bytes(ctx)
     except Exception as error:
         raise PlanError(f"cannot encode the schema {schema.to_string()}: {error}") from error
     scan = codec.decode(data)
