@@ -9,30 +9,26 @@ from __future__ import annotations
 
 import logging
 import secrets
-import shutil
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 import datafusion
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.errors import ApiaryError, ConfigError, InternalError, QueryCancelled, StorageError, StorageTransient
+from apiary_df.errors import ApiaryError, InternalError, QueryCancelled, StorageError, StorageTransient
 from apiary_df.footers import FooterCache, row_group_starts
-from apiary_df.model import NodeInfo, NodeState, PartialRef, TaskKey, TaskSpec
+from apiary_df.model import NodeInfo, NodeState, TaskKey, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.functions import PythonFunction
 from apiary_df.plan.sinks import find_sink, target_of
-from apiary_df.plan.stages import Stage, StageGraph
-from apiary_df.plan.tree import PlanNode
+from apiary_df.plan.stages import StageGraph
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
 from apiary_df.protocol.inbox import send
@@ -71,9 +67,9 @@ from apiary_df.schedule import (
     TaskErred,
     TimedOut,
 )
-from apiary_df.tasks import TaskOptions, plan_in_session, plan_root, plan_stage
+from apiary_df.tasks import TaskOptions, is_plain_gather, plan_in_session, plan_root, plan_stage
 from apiary_df.view import SwarmView
-from apiary_df.worker.bee import Bench, codec_of, execution_error, prepare_plan, run_attempt
+from apiary_df.worker.bee import Bench, batches_of, prepare_plan, run_attempt, workbench
 from apiary_df.worker.engine import Engine
 from apiary_df.writes import PREFIX_OPTION, attempt_folder
 
@@ -405,30 +401,10 @@ class QueryRun:
             commands += self._schedule.handle(TaskCommitted(key=key, partial=work.partial))
         return commands
 
-    @contextmanager
-    def _workbench(self) -> Iterator[tuple[Engine, Bench]]:
-        """Give what a bee works with, for work that is this process's; its scratch folder is removed afterwards."""
-        folder = self._settings.scratch_dir
-        try:
-            scratch = Path(tempfile.mkdtemp(prefix="apiary-session-", dir=folder))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot make a scratch folder (scratch_dir={folder}): {error}; name one that is there"
-            ) from error
-        try:
-            engine = Engine(self._query.settings, ROOT_MEMORY_BYTES, scratch, allow_udfs=True)
-            yield (
-                engine,
-                Bench(
-                    store=self._store,
-                    scratch=scratch,
-                    options=self._view.store_options,
-                    partial_memory_bytes=self._settings.partial_memory_bytes,
-                    compression=codec_of(self._settings),
-                ),
-            )
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    def _workbench(self) -> AbstractContextManager[tuple[Engine, Bench]]:
+        return workbench(
+            self._store, self._settings, self._query.settings, self._view.store_options, memory_bytes=ROOT_MEMORY_BYTES
+        )
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
@@ -565,18 +541,14 @@ class QueryRun:
     def _root_batches(self) -> Iterator[pa.RecordBatch]:
         root = self._root_stage
         partials = self._schedule.partials()
-        if _is_plain_gather(root):
-            for partial in _inputs(root, partials):
+        if is_plain_gather(root):
+            for partial in partials[root.inputs[0]]:
                 yield from read_partial(self._store, partial, 0)
             return
         task = plan_root(root, partials, self._view.node_id)
         fragment = root.fragment if self._write is None else self._write.staged(root.fragment, ROOT_FOLDER)
         with self._workbench() as (engine, bench):
-            plan = prepare_plan(task, fragment, engine, bench)
-            for partition in range(plan.partition_count):
-                stream = engine.ctx.execute(plan, partition)
-                while (batch := _next_batch(stream, root.fragment)) is not None:
-                    yield batch
+            yield from batches_of(engine, prepare_plan(task, fragment, engine, bench), root.fragment)
 
     def _stopped(self) -> Event | None:
         """Return why the query must not go on; None if it may."""
@@ -616,28 +588,6 @@ class QueryRun:
 def new_query_id() -> str:
     """Return a new query id; ids sort by time of start."""
     return f"q{int(time.time() * 1000):011x}-{secrets.token_hex(4)}"
-
-
-def _is_plain_gather(root: Stage) -> bool:
-    """Whether the root only lays its input stage's partials end to end, which needs no engine."""
-    node = root.fragment
-    if node.kind != "coalesce_partitions" or codec.fields_of(node).HasField("fetch"):
-        return False
-    return node.children[0].kind == "arrow_scan" and len(root.inputs) == 1
-
-
-def _inputs(root: Stage, partials: Mapping[int, Sequence[PartialRef]]) -> Sequence[PartialRef]:
-    return partials[root.inputs[0]]
-
-
-def _next_batch(stream: Iterator[object], fragment: PlanNode) -> pa.RecordBatch | None:
-    try:
-        batch = next(stream)
-    except StopIteration:
-        return None
-    except Exception as error:
-        raise execution_error(error, fragment) from error
-    return batch.to_pyarrow()  # type: ignore[attr-defined]
 
 
 def _difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:

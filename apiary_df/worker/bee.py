@@ -6,9 +6,12 @@ or the error report) is the node's business.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,14 @@ import pyarrow as pa
 from datafusion.plan import ExecutionPlan
 
 from apiary_df.config import Settings
-from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, QueryCancelled, ResourcesExhausted
+from apiary_df.errors import (
+    ApiaryError,
+    ConfigError,
+    ExecutionFailed,
+    InternalError,
+    QueryCancelled,
+    ResourcesExhausted,
+)
 from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec, WrittenFile
 from apiary_df.objects import register_object_store_for
 from apiary_df.plan import codec
@@ -228,6 +238,69 @@ def _drain(
 def codec_of(settings: Settings) -> Compression | None:
     """Return the codec of partials that settings ask for; None is no compression."""
     return None if settings.compression == "none" else settings.compression
+
+
+@contextmanager
+def workbench(
+    store: Store,
+    settings: Settings,
+    query_settings: Mapping[str, str],
+    options: StoreOptions | None,
+    *,
+    memory_bytes: int,
+) -> Iterator[tuple[Engine, Bench]]:
+    """Give an engine and a bench for work that is the session's own; their scratch folder is removed afterwards.
+
+    Args:
+        store: The swarm's root.
+        settings: The session's settings.
+        query_settings: DataFusion options of the query.
+        options: How cells are reached.
+        memory_bytes: Budget of the engine.
+
+    Raises:
+        ConfigError: If there is no place for a scratch folder, or DataFusion does not know one of its options.
+    """
+    folder = settings.scratch_dir
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix="apiary-session-", dir=folder))
+    except OSError as error:
+        raise ConfigError(f"cannot make a folder in scratch_dir={folder}: {error}; name one that is there") from error
+    bench = Bench(
+        store=store,
+        scratch=scratch,
+        options=options,
+        partial_memory_bytes=settings.partial_memory_bytes,
+        compression=codec_of(settings),
+    )
+    try:
+        yield Engine(query_settings, memory_bytes, scratch, allow_udfs=True), bench
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def batches_of(engine: Engine, plan: ExecutionPlan, fragment: PlanNode) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of all partitions of a plan, one partition after the other.
+
+    Args:
+        engine: The engine that decoded it.
+        plan: The plan.
+        fragment: The same as a tree, for what an error says.
+
+    Raises:
+        ExecutionFailed: If DataFusion raised on the data or the SQL.
+        ResourcesExhausted: If the engine's memory or disk did not suffice.
+    """
+    for partition in range(plan.partition_count):
+        stream = iter(engine.ctx.execute(plan, partition))
+        while True:
+            try:
+                batch = next(stream).to_pyarrow()
+            except StopIteration:
+                break
+            except Exception as error:
+                raise execution_error(error, fragment) from error
+            yield batch
 
 
 def execution_error(error: BaseException, fragment: PlanNode | None = None) -> ApiaryError:
