@@ -105,8 +105,7 @@ def stored(ran: Ran) -> list[tuple[TaskSpec, ...]]:
     return [ran.tasks[stage.stage] for stage in ran.planned.graph.stages if stage.in_session]
 
 
-@pytest.mark.parametrize("partitions", [2, 7])
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(("table", "partitions"), zip(TABLES, (2, 7, 3, 2, 3, 2, 7), strict=True))
 @pytest.mark.parametrize("query", QUERIES)
 def test_any_query_over_an_in_memory_table_equals_datafusion(
     query: str, table: str, partitions: int, session: datafusion.SessionContext, tmp_path: Path

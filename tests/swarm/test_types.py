@@ -22,7 +22,7 @@ from swarm.helpers import FORCED, wait_until_idle
 
 FILES, BATCHES, BATCH_ROWS = 3, 2, 12
 ROWS = FILES * BATCHES * BATCH_ROWS
-LONG = "long " * 20_000
+LONG = "long " * 14_000
 """More than 64 KiB."""
 
 NS_PER_DAY = 86_400 * 10**9
@@ -174,6 +174,11 @@ QUERIES = {
     "window": "SELECT id, lag(v) OVER (PARTITION BY g ORDER BY id) AS p FROM {t}",
 }
 
+ALIKE = ("int8", "int16", "int32", "uint", "time", "duration_", "dictionary_int", "dictionary_uint")
+"""Beginnings of the names of types that go the way of others; :data:`FEW` queries are enough for them."""
+
+FEW = ("gathered", "outer", "broadcast", "key", "sorted")
+
 NOT_EXCHANGED = ("dictionary_of_list", "run_ends_int16", "run_ends_int32", "run_ends_int64")
 """Columns of which some queries would exchange what exchanges do not carry: these run in the session."""
 
@@ -278,6 +283,8 @@ def test_every_type_comes_through_as_in_datafusion(column: str, sessions: Sessio
     (plain, *others), ctx = sessions
     answered = set()
     for name, query in QUERIES.items():
+        if name not in FEW and column.startswith(ALIKE):
+            continue
         sql = query.format(t=column)
         expected = answer(plain, sql)
         if expected is None:
