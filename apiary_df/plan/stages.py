@@ -8,6 +8,7 @@ below a union, where each branch brings its own tasks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,9 @@ from apiary_df.plan.tree import PlanNode
 
 EXCHANGE_STORE_URL = "file:///"
 """Where exchange leaves read: a task always reads partials through its own file system."""
+
+_PARQUET_MAP = re.compile(rb"\x8a\x02.{1,3}\x0a.{1,3}\x0a(?:\x09key_value|\x03map)", re.DOTALL)
+"""An encoded map type whose entries have the name that Parquet's format, or its older writers, give them."""
 
 _GATHERS = frozenset({"coalesce_partitions", "sort_preserving_merge"})
 
@@ -242,6 +246,7 @@ class _Cutter:
             return self._sink(node)
         child = self.region(node.children[0])
         _check_distribution(node, child)
+        _check_map_names(node, child)
         return replace(child, tree=node.with_children(child.tree))
 
     def _scan(self, node: PlanNode) -> _Region:
@@ -447,6 +452,20 @@ def _check_distribution(node: PlanNode, child: _Region) -> None:
         f"cannot cut the plan: {found.name} needs {found.needs.value} in one task, and stands over an input in "
         f"several parts ({', '.join(sorted(kinds))})"
     )
+
+
+def _check_map_names(node: PlanNode, child: _Region) -> None:
+    """Check that an aggregate over an exchange takes no maps for ones whose entries have Parquet's names.
+
+    An aggregate is encoded with the types of what was scanned. Beyond an exchange the entries of a map have Arrow's
+    name, and the aggregate would refuse its own groups.
+
+    Raises:
+        PlanError: If it takes such maps.
+    """
+    over_exchange = any(isinstance(leaf, ExchangeLeaf) for leaf in child.leaves)
+    if over_exchange and node.kind == "aggregate" and _PARQUET_MAP.search(codec.fields_of(node).input_schema):
+        raise PlanError("cannot cut the plan: an aggregate of maps from Parquet stands over an exchange")
 
 
 def _check_split_probe(node: PlanNode) -> None:
