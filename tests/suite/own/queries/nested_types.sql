@@ -164,4 +164,19 @@ SELECT id, CASE WHEN ok THEN tags ELSE ['none'] END AS t, coalesce(pos, named_st
 SELECT id, lag(tags) OVER (PARTITION BY bee ORDER BY id) AS t FROM visits WHERE id < 200;
 
 -- name: arrow_typeof_of_all
-SELECT arrow_typeof(ints) AS a, arrow_typeof(rec) AS b, arrow_typeof(m) AS c, arrow_typeof(recs) AS d, count(*) AS n FROM kinds GROUP BY 1, 2, 3, 4;
+SELECT arrow_typeof(ints) AS a, arrow_typeof(rec) AS b, arrow_typeof(recs) AS c, count(*) AS n FROM kinds GROUP BY 1, 2, 3;
+
+-- name: map_as_group_key
+-- session: an aggregate of maps from Parquet stands over an exchange
+SELECT m, count(*) AS c FROM kinds GROUP BY m;
+
+-- name: map_distinct_in_union
+-- session: an aggregate of maps from Parquet stands over an exchange
+SELECT m FROM kinds WHERE id < 9 UNION SELECT m FROM kinds;
+
+-- name: map_built_as_group_key
+SELECT map(['k'], [n % 3]) AS m, count(*) AS c FROM visits GROUP BY 1;
+
+-- name: map_first_of_group
+-- session: an aggregate of maps from Parquet stands over an exchange
+SELECT yes, first_value(m ORDER BY id) AS m FROM kinds GROUP BY yes;

@@ -177,3 +177,7 @@ SELECT id, n * 1.25 AS a FROM visits WHERE n > 0.5;
 -- name: identifiers_keep_case
 -- set: datafusion.sql_parser.enable_ident_normalization=false
 SELECT id AS ID, n AS N FROM visits WHERE n > 60;
+
+-- name: all_types_distinct
+-- session: an aggregate of maps from Parquet stands over an exchange
+SELECT count(*) AS c FROM (SELECT DISTINCT * FROM kinds UNION ALL SELECT * FROM kinds);

@@ -257,3 +257,6 @@ SELECT id, row_number() OVER (PARTITION BY hive_id ORDER BY id) AS r FROM visits
 -- name: window_tiny_batches
 -- set: datafusion.execution.batch_size=5
 SELECT id, sum(n) OVER (PARTITION BY hive_id ORDER BY id ROWS 3 PRECEDING) AS s FROM visits;
+
+-- name: window_filter_below
+SELECT id, r FROM (SELECT id, flower, row_number() OVER (PARTITION BY flower ORDER BY id) AS r FROM visits) WHERE flower = 'linden';
