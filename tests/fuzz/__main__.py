@@ -22,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--queries", type=int, default=10_000, help="queries for each oracle (default 10000)")
     parser.add_argument("--seed", default="1", help="what they are drawn from (default 1)")
+    parser.add_argument("--from-setting", type=int, default=0, help="number of the first set of tables (default 0)")
     parser.add_argument("--oracle", default="plain,tlp,duckdb", help="which of plain, tlp, duckdb; by default all")
     parser.add_argument("--minutes", type=float, help="stop after so many minutes, however many queries there were")
     parser.add_argument("--reports", type=Path, default=Path(".fuzz"), help="folder for reproductions (default .fuzz)")
@@ -43,6 +44,7 @@ def main() -> int:
                 ORACLES[name],
                 seed=options.seed,
                 queries=options.queries,
+                first_setting=options.from_setting,
                 until_s=until_s,
                 reports=options.reports,
                 progress=tell,

@@ -103,6 +103,7 @@ def run_campaign(
     *,
     seed: str,
     queries: int,
+    first_setting: int = 0,
     until_s: float = float("inf"),
     reports: Path | None = None,
     progress: Callable[[str], None] = lambda _text: None,
@@ -114,6 +115,7 @@ def run_campaign(
         oracle: Who judges.
         seed: What they are drawn from.
         queries: How many.
+        first_setting: Number of the first set of tables: a campaign that was broken off goes on from there.
         until_s: When to stop at the latest, on the monotonic clock.
         reports: Folder for scripts that reproduce differences; None: none is reduced or written.
         progress: Told every now and then how far it is, and at once of a difference.
@@ -122,7 +124,10 @@ def run_campaign(
     told_s = time.monotonic()
     for number in range(queries):
         case = Case(
-            oracle=oracle.name, seed=seed, setting=number // QUERIES_A_SETTING, query=number % QUERIES_A_SETTING
+            oracle=oracle.name,
+            seed=seed,
+            setting=first_setting + number // QUERIES_A_SETTING,
+            query=number % QUERIES_A_SETTING,
         )
         if time.monotonic() > until_s:
             break

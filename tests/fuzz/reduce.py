@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import takewhile
 
 from sqlglot import exp
 
@@ -53,7 +54,8 @@ def _reduce_query(query: Query, shows: Shows, until_s: float) -> Query:
 
 def _smaller_queries(query: Query) -> Iterator[Query]:
     for tree in _smaller_trees(query.tree):
-        yield Query(tree=tree, order=query.order if tree.args.get("order") else ())
+        order = query.order if tree.args.get("order") else ()
+        yield Query(tree=tree, order=tuple(takewhile(tree.named_selects.__contains__, order)))
 
 
 def _smaller_trees(tree: exp.Query) -> Iterator[exp.Query]:

@@ -309,6 +309,11 @@ SAMPLES: tuple[Sample, ...] = (
         settings=SHUFFLED,
     ),
     _q(
+        "window_of_one_row_through_a_shuffle",
+        "SELECT dense_rank() OVER (PARTITION BY a.m) AS r FROM (SELECT 'x' AS n, max(v) AS m FROM facts) a LEFT SEMI JOIN (SELECT 'x' AS n) b ON a.n = b.n",
+        settings=SMJ,
+    ),
+    _q(
         "window_of_join",
         "SELECT f.id, d.w, row_number() OVER (PARTITION BY f.k ORDER BY f.id, d.w, d.name) AS r FROM facts f JOIN dims d ON f.k = d.k",
     ),

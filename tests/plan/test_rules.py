@@ -280,6 +280,12 @@ def test_an_order_that_is_made_below_a_join_is_made_again_above_it(samples_under
     assert sort_keys(spell_out_partition_order(tree, KEEP)) == [("o0", True)]
 
 
+def test_an_order_that_cannot_be_seen_is_made_above_the_shuffle(samples_under: SamplesUnder) -> None:
+    tree = tree_of(samples_under, "window_of_one_row_through_a_shuffle")
+    assert only(tree, "window").children[0].kind == "repartition"
+    assert sort_keys(spell_out_partition_order(tree, KEEP)) == [("m", True)]
+
+
 def test_an_order_below_a_join_that_more_than_windows_rely_on_is_not_touched(samples_under: SamplesUnder) -> None:
     tree = tree_of(samples_under, "window_ordered_below_a_join")
     (key,) = codec.window_partition_keys(only(tree, "window"))

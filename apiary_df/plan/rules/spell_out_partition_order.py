@@ -83,11 +83,11 @@ def _missing_order(window: PlanNode, order_matters: bool) -> Sequence[bytes] | N
     """Return the keys that a window's input has to be sorted by where the window can see it; None if it is."""
     wanted = [codec.normal_expr(key) for key in codec.window_partition_keys(window)]
     order = _order_of(window.children[0])
-    if order.hidden and wanted:
-        if order_matters:
-            raise PlanError("a window, and what is above it, rely on an order that is made below a join")
-        return _own_order(wanted, codec.window_order(window))
     if order.keys is None:
+        if wanted and not order_matters:
+            return _own_order(wanted, codec.window_order(window))
+        if wanted and (order.hidden or order.shuffled):
+            raise PlanError("a window, and what is above it, rely on an order that is made below a join or a shuffle")
         return None
     keys = [codec.normal_expr(codec.sort_key(each)) for each in order.keys]
     leading = next((i for i, key in enumerate(keys) if key not in wanted), len(keys))
