@@ -93,7 +93,7 @@ def local_run(
     reason: str,
     ended: Callable[[QueryReport], None],
     *,
-    source: Callable[[], Iterator[pa.RecordBatch]] | None = None,
+    source: Callable[[threading.Event], Iterator[pa.RecordBatch]] | None = None,
 ) -> Run:
     """Return a run of a query by datafusion in this process.
 
@@ -102,7 +102,7 @@ def local_run(
         sql: Its text, for the report.
         reason: Why it runs here.
         ended: Takes its report.
-        source: Runs it, if not plain datafusion is to.
+        source: Runs it, if not plain datafusion is to; told by the event to end, it raises QueryCancelled.
     """
     cancelled = threading.Event()
 
@@ -110,9 +110,7 @@ def local_run(
         started_s = time.monotonic()
         rows = 0
         try:
-            for arrow in _executed(df) if source is None else source():
-                if cancelled.is_set():
-                    raise QueryCancelled("the query, which ran in this process, was cancelled")
+            for arrow in _executed(df, cancelled) if source is None else source(cancelled):
                 rows += arrow.num_rows
                 yield arrow
         except ApiaryError:
@@ -137,13 +135,23 @@ def local_run(
     return Run(df.schema(), batches(), cancelled.set)
 
 
-def _executed(df: datafusion.DataFrame) -> Iterator[pa.RecordBatch]:
+def _executed(df: datafusion.DataFrame, cancelled: threading.Event) -> Iterator[pa.RecordBatch]:
     for batch in datafusion.RecordBatchStream(df.df.execute_stream()):
+        _check_wanted(cancelled)
         yield batch.to_pyarrow()
 
 
+def _check_wanted(cancelled: threading.Event) -> None:
+    if cancelled.is_set():
+        raise QueryCancelled("the query, which ran in this process, was cancelled")
+
+
 def local_write(
-    session: datafusion.SessionContext, tree: PlanNode, write: Write, options: StoreOptions | None
+    session: datafusion.SessionContext,
+    tree: PlanNode,
+    write: Write,
+    options: StoreOptions | None,
+    cancelled: threading.Event,
 ) -> Iterator[pa.RecordBatch]:
     """Run a statement that writes files in this process; its one row comes once the files are there.
 
@@ -152,8 +160,10 @@ def local_write(
         tree: Its plan.
         write: Its files, not begun yet.
         options: How the target is reached.
+        cancelled: Set when nobody wants it any more; what is published by then stays.
 
     Raises:
+        QueryCancelled: If ``cancelled`` was set.
         StorageError: If the target cannot be written to.
         WriteUndone: If another process took this one for dead.
     """
@@ -162,6 +172,7 @@ def local_write(
         staged = write.staged(tree, ROOT_FOLDER)
         plan = ExecutionPlan.from_bytes(session, codec.encode(staged))
         found = [batch.to_pyarrow() for batch in session.execute(plan, 0)]
+        _check_wanted(cancelled)
         write.publish([(ROOT_FOLDER, written(staged, options))])
     finally:
         write.end()

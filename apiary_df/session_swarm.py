@@ -38,7 +38,15 @@ from apiary_df.progress import QueryProgress
 from apiary_df.protocol.heartbeat import NodeView
 from apiary_df.report import QueryReport, Verification
 from apiary_df.runs import Rows, Run, local_run, swarm_run
-from apiary_df.session_writes import bound_to, created_from_rows, fed_run, forget_inserted, staged_here, writes
+from apiary_df.session_writes import (
+    bound_to,
+    created_from_rows,
+    fed_run,
+    forget_inserted,
+    rows_fed,
+    staged_here,
+    writes,
+)
 from apiary_df.statements import creates_table_as
 from apiary_df.store import open_store
 from apiary_df.store_options import StoreOptions
@@ -402,6 +410,11 @@ class SessionSwarm:
             reason = "this session has no swarm: no storage was given"
             plan = RunsHere(reason=reason, physical=df.execution_plan().display_indent())
             return render(Explanation(plan=plan, reason=reason), planner.display, lambda _: ())
+        session = self._session()
+        rows = None if analyze or session is None else rows_fed(session, planner, df)
+        if rows is not None:
+            text = self.explain_text(rows, planner, until=until, analyze=False, verbose=verbose)
+            return f"the statement is carried out in this process, over the rows of this query:\n{text}"
         decision = self._decide(df, planner)
         report: QueryReport | None = None
         if analyze:

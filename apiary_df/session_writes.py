@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 
@@ -57,7 +58,7 @@ def staged_here(
     *,
     single_file: bool,
     is_users_own: Callable[[str], bool],
-) -> Callable[[], Iterator[pa.RecordBatch]] | None:
+) -> Callable[[threading.Event], Iterator[pa.RecordBatch]] | None:
     """Return what runs a statement that writes files in this process; None if plain DataFusion is to run it.
 
     Args:
@@ -117,6 +118,17 @@ def bound_to(
             session.deregister_table(name)
     except Exception as error:
         raise SqlError(f"{error}; in: {text}", sql=text) from error
+
+
+def rows_fed(
+    session: datafusion.SessionContext, planner: SwarmPlanner, df: datafusion.DataFrame
+) -> datafusion.DataFrame | None:
+    """Return the query of a statement that only this process can carry out; None if it is no such one."""
+    logical = df.logical_plan()
+    if not writes(df) or planner.plan_write(logical, os.cpu_count() or 1) is not None:
+        return None
+    (query,) = logical.inputs()
+    return session.create_dataframe_from_logical_plan(query)
 
 
 def fed_run(

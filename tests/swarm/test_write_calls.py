@@ -217,3 +217,10 @@ def test_rows_inserted_are_seen_by_a_session_that_has_read_the_table_before(
         assert ctx.sql("SELECT count(*) AS n FROM kept").to_pylist() == [{"n": times * ROWS}]
         assert ctx.table("kept").limit(10**6).to_arrow_table().num_rows == times * ROWS
         ctx.sql("INSERT INTO kept SELECT k FROM t").collect()
+
+
+def test_explain_tells_of_the_query_whose_rows_are_inserted(ctx: SessionContext) -> None:
+    ctx.sql("CREATE TABLE held (a BIGINT)")
+    text = ctx.sql("EXPLAIN INSERT INTO held SELECT k FROM t").to_pylist()[0]["plan"]
+    assert text.startswith("the statement is carried out in this process, over the rows of this query:\ndistributed")
+    assert ctx.table("held").count() == 0
