@@ -252,6 +252,66 @@ def arrow_scan(schema: bytes, object_store_url: str) -> PlanNode:
     return build("arrow_scan", base_conf=conf)
 
 
+# -- in-memory tables ------------------------------------------------------------------------------------------
+
+
+def table_partitions(node: PlanNode) -> int:
+    """Return how many partitions an in-memory table has; its rows, which may be many megabytes, are not touched."""
+    return len(_without_partitions(node.body)[0])
+
+
+def emptied_table(node: PlanNode) -> PlanNode:
+    """Return an in-memory table without its rows, of as many partitions."""
+    partitions, rest = _without_partitions(node.body)
+    empty = _varint(MESSAGES["memory_scan"]["partitions"].number << 3 | 2) + b"\0"
+    return PlanNode(node.kind, empty * len(partitions) + rest)
+
+
+def _without_partitions(body: bytes) -> tuple[list[int], bytes]:
+    """Return the lengths of a memory scan's partitions, and the message without them; protobuf would copy them all.
+
+    Raises:
+        PlanError: If a field is of a kind that this operator has none of.
+    """
+    wanted = MESSAGES["memory_scan"]["partitions"].number
+    lengths: list[int] = []
+    rest: list[bytes] = []
+    position = 0
+    while position < len(body):
+        start = position
+        tag, position = _read_varint(body, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type not in {0, 2}:
+            raise PlanError(f"cannot read a memory scan: field {number} has wire type {wire_type}")
+        value, position = _read_varint(body, position)
+        if wire_type == 2:
+            position += value
+        if number == wanted:
+            lengths.append(value)
+        else:
+            rest.append(body[start:position])
+    return lengths, b"".join(rest)
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
 # -- what rules ask of an operator ------------------------------------------------------------------------------
 
 

@@ -72,7 +72,7 @@ def partition_count(node: PlanNode) -> int:
     if node.is_file_scan:
         return len(codec.scan_conf(node).file_groups)
     if node.kind == "memory_scan":
-        return len(codec.fields_of(node).partitions)
+        return codec.table_partitions(node)
     if node.kind in {"empty", "placeholder_row"}:
         return max(1, int(codec.fields_of(node).partitions))
     if node.kind in {"generate_series", "coalesce_partitions", "sort_preserving_merge", "global_limit"}:

@@ -72,7 +72,7 @@ def emptied(plan: PlanNode) -> PlanNode:
 
     def change(node: PlanNode) -> PlanNode:
         if node.kind == "memory_scan":
-            return codec.replace(node, partitions=[b""] * len(codec.fields_of(node).partitions))
+            return codec.emptied_table(node)
         if not node.is_file_scan:
             return node
         return codec.with_scan_groups(node, [[] for _ in codec.scan_conf(node).file_groups])

@@ -8,8 +8,10 @@ import datafusion
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datafusion.plan import ExecutionPlan
 
 from apiary_df.model import TaskSpec
+from apiary_df.plan import codec
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.planning import RunsHere, RunsOnSwarm
 from apiary_df.tasks import TaskOptions
@@ -175,3 +177,19 @@ def test_a_small_table_travels_inside_the_fragment(session: datafusion.SessionCo
     planned = local.plan("SELECT f.w, t.g FROM files f JOIN parts t ON f.id = t.k")
     assert isinstance(planned, RunsOnSwarm)
     assert not any(stage.in_session for stage in planned.graph.stages)
+
+
+@pytest.mark.parametrize(("table", "partitions"), [("one_batch", 1), ("parts", 3), ("empty", 1), ("nested", 1)])
+def test_an_emptied_table_has_its_partitions_and_schema_and_no_rows(
+    table: str, partitions: int, session: datafusion.SessionContext
+) -> None:
+    plan = session.sql(f"SELECT g, k FROM {table}").execution_plan()
+    node = codec.decode(plan.to_bytes(session))
+    assert node.kind == "memory_scan"
+    count = codec.table_partitions(node)
+    assert count >= partitions
+    emptied = codec.emptied_table(node)
+    assert codec.fields_of(emptied) == codec.fields_of(codec.replace(node, partitions=[b""] * count))
+    decoded = ExecutionPlan.from_bytes(session, codec.encode(emptied))
+    assert decoded.partition_count == count
+    assert sum(batch.to_pyarrow().num_rows for i in range(count) for batch in session.execute(decoded, i)) == 0
