@@ -71,7 +71,7 @@ from apiary_df.tasks import TaskOptions, is_plain_gather, plan_in_session, plan_
 from apiary_df.view import SwarmView
 from apiary_df.worker.bee import Bench, batches_of, prepare_plan, run_attempt, workbench
 from apiary_df.worker.engine import Engine
-from apiary_df.writes import PREFIX_OPTION, attempt_folder
+from apiary_df.writes import attempt_folder
 
 logger = logging.getLogger("apiary_df")
 
@@ -245,7 +245,6 @@ class QueryRun:
             options=self._view.store_options,
             settings=self._settings,
             root=self._store,
-            prefix=self._query.settings.get(PREFIX_OPTION, ""),
         )
 
     def _announce(self) -> None:

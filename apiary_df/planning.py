@@ -164,11 +164,6 @@ class SwarmPlanner:
         self._split_text_bytes = 0
         self._schemas: OrderedDict[bytes, ExchangeSchema] = OrderedDict()
 
-    @property
-    def settings(self) -> Mapping[str, str]:
-        """DataFusion options that differ from their defaults, as of the newest plan."""
-        return self._settings
-
     def forget(self) -> None:
         """Drop the twin: the session has other object stores."""
         self._twin = None

@@ -59,7 +59,6 @@ class Write:
         options: How the target is reached.
         settings: They say how often a session gives a sign of life, and when it is taken for dead.
         root: The swarm's root, whose nodes take a lost session's files back; None without a swarm.
-        prefix: What names of files begin with.
 
     Raises:
         ConfigError: If nothing can be written there.
@@ -74,7 +73,6 @@ class Write:
         options: StoreOptions | None,
         settings: Settings,
         root: Store | None,
-        prefix: str = "",
     ) -> None:
         self.query_id = query_id
         self.stands = False
@@ -84,7 +82,6 @@ class Write:
         self._base = open_folder(self._base_url, options)
         self._beat_s, self._dead_after_s = _signs_of_life(settings, self._base)
         self._root = root
-        self._prefix = prefix
         self._folder = staging_folder(query_id)
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -127,7 +124,7 @@ class Write:
             WriteUndone: If another process took this session for dead.
             StorageError: If a file cannot be moved; those that were are taken back.
         """
-        self._moves = moves(self._target, self.query_id, attempts, self._prefix)
+        self._moves = moves(self._target, self.query_id, attempts)
         if self._target.single_file:
             # The one move shows the file whole, and cannot be taken back from what it replaced: the verdict is first.
             self._decide()

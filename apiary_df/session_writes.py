@@ -30,7 +30,9 @@ from apiary_df.runs import Run, local_write
 from apiary_df.statements import reading_from
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import execution_error
-from apiary_df.writes import PREFIX_OPTION
+
+CREATING_PLAN = "CreateMemoryTable:"
+"""What the text of a CREATE TABLE AS statement's logical plan begins with."""
 
 Start = Callable[[datafusion.DataFrame], "ResultStream | None"]
 """Starts a query if it is one for the swarm; None if it is not."""
@@ -90,7 +92,6 @@ def staged_here(
         options=options,
         settings=settings,
         root=None,
-        prefix=planner.settings.get(PREFIX_OPTION, ""),
     )
     return functools.partial(local_write, session, tree, write, options)
 
@@ -125,7 +126,9 @@ def rows_fed(
 ) -> datafusion.DataFrame | None:
     """Return the query of a statement that only this process can carry out; None if it is no such one."""
     logical = df.logical_plan()
-    if not writes(df) or planner.plan_write(logical, os.cpu_count() or 1) is not None:
+    if not logical.display().startswith(CREATING_PLAN) and (
+        not writes(df) or planner.plan_write(logical, os.cpu_count() or 1) is not None
+    ):
         return None
     (query,) = logical.inputs()
     return session.create_dataframe_from_logical_plan(query)

@@ -26,9 +26,6 @@ VERDICT = "verdict"
 SINGLE_FILE = f"file.{STAGED_EXTENSION}"
 """Name under which a write of one file is staged."""
 
-PREFIX_OPTION = "datafusion.execution.partitioned_file_prefix_name"
-"""DataFusion's option of what names of written files begin with."""
-
 _PART = re.compile(rf"_(\d+)\.{STAGED_EXTENSION}\Z")
 
 
@@ -61,9 +58,7 @@ def attempt_folder(stage: int, task: int, attempt: int) -> str:
     return f"{stage}_{task}_{attempt}"
 
 
-def moves(
-    target: SinkTarget, query_id: str, attempts: Iterable[tuple[str, Iterable[WrittenFile]]], prefix: str = ""
-) -> tuple[Move, ...]:
+def moves(target: SinkTarget, query_id: str, attempts: Iterable[tuple[str, Iterable[WrittenFile]]]) -> tuple[Move, ...]:
     """Return how the files of a write get to where they count.
 
     Names are made of the query's id, so no two writes ever give the same one, and of the attempt and the file's
@@ -73,7 +68,6 @@ def moves(
         target: What was to be written.
         query_id: The query.
         attempts: The attempts that count: folder within the staging folder, and files in it.
-        prefix: What names begin with.
     """
     found: list[Move] = []
     for folder, files in attempts:
@@ -85,7 +79,7 @@ def moves(
                 parents, _, name = file.path.rpartition("/")
                 part = _PART.search(name)
                 number = f"_{part.group(1)}" if part else ""
-                final = f"{prefix}{query_id}_{folder}{number}.{target.extension}"
+                final = f"{query_id}_{folder}{number}.{target.extension}"
                 final = f"{parents}/{final}" if parents else final
             found.append(Move(staged=staged, final=final))
     return tuple(found)

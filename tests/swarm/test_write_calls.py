@@ -224,3 +224,6 @@ def test_explain_tells_of_the_query_whose_rows_are_inserted(ctx: SessionContext)
     text = ctx.sql("EXPLAIN INSERT INTO held SELECT k FROM t").to_pylist()[0]["plan"]
     assert text.startswith("the statement is carried out in this process, over the rows of this query:\ndistributed")
     assert ctx.table("held").count() == 0
+    text = ctx.sql("EXPLAIN CREATE TABLE made AS SELECT k FROM t").to_pylist()[0]["plan"]
+    assert text.startswith("the statement is carried out in this process, over the rows of this query:\ndistributed")
+    assert not ctx.table_exist("made")
