@@ -21,6 +21,8 @@ Run it from the root of the repository: python {name}
 import datetime
 from decimal import Decimal
 
+from pandas import Timestamp
+
 from tests.fuzz.reproduce import run
 
 nan, inf = float("nan"), float("inf")

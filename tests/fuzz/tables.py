@@ -19,6 +19,7 @@ from typing import Any
 
 import datafusion
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from pyarrow import ipc
@@ -241,7 +242,13 @@ def write_table(table: Table, folder: Path) -> None:
 
 
 def _write_parquet(part: pa.Table, path: Path, group_rows: int) -> None:
-    pq.write_table(part, path, row_group_size=group_rows)
+    # Statistics pass over NaN, and DataFusion 55 takes a column with one number beside NaN for a constant.
+    described = [
+        field.name
+        for field in part.schema
+        if not (pa.types.is_floating(field.type) and pc.any(pc.is_nan(part.column(field.name))).as_py())
+    ]
+    pq.write_table(part, path, row_group_size=group_rows, write_statistics=described)
 
 
 def _write_hive(table: Table, part: pa.Table, folder: Path, number: int) -> None:

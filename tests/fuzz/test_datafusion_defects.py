@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import datafusion
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
@@ -54,6 +56,13 @@ WRONG_ERRORS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 """SQL that is right to what DataFusion says of it, and under which settings."""
 
 
+WRONG_OVER_FILES: Mapping[str, tuple[list[Any], Any, Any]] = {
+    "SELECT max(x + 1) AS m, min(x) FROM f": ([[1, 2, None], [5, 9, 7], [3, 4, 8]], [3], [10]),
+    "SELECT x FROM f": ([[1.5, float("nan"), 1.5]], [1.5, 1.5, 1.5], [1.5, float("nan"), 1.5]),
+}
+"""SQL to the column x of each file, what the first column of the answer is, and what it should be."""
+
+
 def session(settings: Mapping[str, str]) -> datafusion.SessionContext:
     ctx = datafusion.SessionContext(datafusion.SessionConfig(dict(settings)).with_target_partitions(2))
     for sql in TABLES:
@@ -69,6 +78,18 @@ def test_datafusion_still_gives_wrong_rows(sql: str) -> None:
     assert found != right
 
 
+@pytest.mark.parametrize("sql", WRONG_OVER_FILES)
+def test_datafusion_still_gives_wrong_rows_over_files(sql: str, tmp_path: Path) -> None:
+    files, given, right = WRONG_OVER_FILES[sql]
+    for number, values in enumerate(files):
+        pq.write_table(pa.table({"x": values}), tmp_path / f"{number}.parquet")
+    ctx = session({})
+    ctx.register_parquet("f", tmp_path)
+    found = ctx.sql(sql).to_arrow_table().column(0).to_pylist()
+    assert found == given
+    assert found != right
+
+
 @pytest.mark.parametrize("sql", WRONG_ERRORS)
 def test_datafusion_still_refuses_what_is_right(sql: str) -> None:
     said, settings = WRONG_ERRORS[sql]
@@ -77,6 +98,6 @@ def test_datafusion_still_refuses_what_is_right(sql: str) -> None:
         session(settings).sql(sql).to_arrow_table()
 
 
-@pytest.mark.parametrize("sql", [*WRONG_ROWS, *WRONG_ERRORS])
+@pytest.mark.parametrize("sql", [*WRONG_ROWS, *WRONG_OVER_FILES, *WRONG_ERRORS])
 def test_the_page_tells_of_it(sql: str) -> None:
     assert sql in PAGE
