@@ -20,15 +20,15 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import obstore
 from obstore import exceptions as obstore_errors
-from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, S3Store
 
+from apiary_df.connect import bucket_store, folder_store, memory_store
 from apiary_df.errors import (
     ApiaryError,
     ConfigError,
@@ -42,7 +42,7 @@ from apiary_df.errors import (
 from apiary_df.store_options import ObjectMeta, RequestCounts, StoreOptions, join_url, quote_words, split_url
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Credential
+    from obstore.store import ObjectStore
 
 __all__ = ["Data", "ObjectMeta", "RequestCounts", "Store", "StoreOptions", "open_store"]
 
@@ -93,12 +93,12 @@ def open_store(url: str, options: StoreOptions | None = None, *, environ: Mappin
     scheme, bucket, path = split_url(url)
     if scheme == "file":
         folder = Path(path)
-        return Store(url=folder.as_uri(), options=effective, connect=_connect_folder(folder), folder=folder)
+        return Store(url=folder.as_uri(), options=effective, connect=lambda _: folder_store(folder), folder=folder)
     if scheme == "memory":
         return Store(
             url="memory://" + join_url(bucket, path),  # with both slashes even without a name, or it is a path
             options=effective,
-            connect=lambda _: _memory_store(bucket),
+            connect=lambda _: memory_store(bucket),
             key_prefix=path,
         )
     if scheme == "s3" and (effective.endpoint or "").startswith("http://") and not effective.allow_http:
@@ -109,7 +109,7 @@ def open_store(url: str, options: StoreOptions | None = None, *, environ: Mappin
     store = Store(
         url=join_url(f"{scheme}:/", bucket, path),
         options=effective,
-        connect=lambda opts: _connect_remote(scheme, bucket, path, opts),
+        connect=lambda opts: bucket_store(scheme, bucket, path, opts),
     )
     store.connect()
     return store
@@ -586,58 +586,3 @@ obstore's put drops what it replaces while it holds the store's own lock, and ne
 since the bytes are Python's; its list waits for the store's lock while it holds the interpreter's. Two threads would
 wait for ever.
 """
-
-_memory_lock = Lock()
-_memory_stores: dict[str, MemoryStore] = {}
-"""The one state of this module: ``memory://name`` is meant to be the same store all over a process."""
-
-
-def _memory_store(name: str) -> MemoryStore:
-    with _memory_lock:
-        return _memory_stores.setdefault(name, MemoryStore())
-
-
-def _connect_folder(folder: Path) -> Callable[[StoreOptions], ObjectStore]:
-    return lambda _: LocalStore(prefix=folder)
-
-
-def _connect_remote(scheme: str, bucket: str, path: str, options: StoreOptions) -> ObjectStore:
-    client: ClientConfig = {
-        "connect_timeout": timedelta(seconds=options.connect_timeout_s),
-        "timeout": timedelta(seconds=options.request_timeout_s),
-        "allow_http": bool(options.allow_http),
-    }
-    retry: RetryConfig = {
-        "max_retries": options.max_retries,
-        "retry_timeout": timedelta(seconds=options.retry_timeout_s),
-        "backoff": {
-            "init_backoff": timedelta(milliseconds=100),
-            "max_backoff": timedelta(seconds=5),
-            "base": 2,
-        },
-    }
-    shared: dict[str, Any] = {"prefix": path or None, "client_options": client, "retry_config": retry}
-    provider: dict[str, Any] = dict(options.provider)
-    try:
-        if scheme == "gs":
-            return GCSStore(bucket, **shared, **provider)
-        if scheme == "az":
-            return AzureStore(bucket, **shared, **provider)
-        return S3Store(bucket, **shared, **_s3_config(options))
-    except (obstore_errors.BaseError, ValueError, TypeError) as error:
-        words = quote_words(error, options.secrets())
-        raise ConfigError(f"{scheme}://{bucket} cannot be set up with the given options: {words}") from None
-
-
-def _s3_config(options: StoreOptions) -> dict[str, Any]:
-    config = {key: value for key, value in options.s3_kwargs().items() if key in ("region", "endpoint")}
-    if options.access_key_id is None or options.secret_access_key is None:
-        return config
-    credential: S3Credential = {
-        "access_key_id": options.access_key_id,
-        "secret_access_key": options.secret_access_key,
-        "token": options.session_token,
-        "expires_at": None,
-    }
-    # As plain arguments they would be joined by whatever token the process's environment holds.
-    return {**config, "credential_provider": lambda: credential}
