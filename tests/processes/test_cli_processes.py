@@ -92,13 +92,21 @@ def test_interrupted_query_has_the_shells_code(tmp_path: Path) -> None:
     endless = "SELECT sum(value % 7) FROM generate_series(1, 1000000000000)"
     first = f"COPY (SELECT 1) TO '{flag}'"
     process = subprocess.Popen(
-        [*APIARY, "sql", first, endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRON
+        [*APIARY, "sql", first, endless],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRON,
+        # Tests run in the background are deaf to interrupts, and so would be what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread runs here
     )
-    give_up_s = time.monotonic() + WAIT_S
-    while not flag.exists() and time.monotonic() < give_up_s:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=WAIT_S)
+    try:
+        give_up_s = time.monotonic() + WAIT_S
+        while not flag.exists() and time.monotonic() < give_up_s:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=WAIT_S)
+    finally:
+        process.kill()
     assert process.returncode == 130, stderr
     assert stderr == b"apiary: interrupted\n"
 
