@@ -14,7 +14,7 @@ from pyarrow import ipc
 from apiary_df.errors import PlanError
 
 GROUP_ROWS = 8_192
-"""Batches are put together up to this many rows: DataFusion's own batch size, so that readers need not."""
+"""Rows of a batch where nothing else is said: DataFusion's own batch size."""
 
 GROUP_BYTES = 16 * 1024 * 1024
 """And up to this many bytes, so that wide rows do not become messages that nobody can hold."""
@@ -114,15 +114,28 @@ def compact(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield the same rows in fewer batches: small neighbours are put together, large ones pass as they are."""
+def pieces(batch: pa.RecordBatch, most_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield a batch in slices of so many rows at most.
+
+    A reader would slice it all the same, and DataFusion counts the whole batch's memory for every slice of it: a sort
+    of a hundred slices would not fit a budget a hundred times their size.
+    """
+    if batch.num_rows <= most_rows or not batch.num_columns or any(map(_holds_dense_union, batch.schema)):
+        yield batch
+        return
+    for start in range(0, batch.num_rows, most_rows):
+        yield batch.slice(start, most_rows)
+
+
+def grouped(batches: Iterable[pa.RecordBatch], most_rows: int = GROUP_ROWS) -> Iterator[pa.RecordBatch]:
+    """Yield the same rows in fewer batches: small neighbours are put together, up to so many rows."""
     group: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
-        if group and (rows + batch.num_rows > GROUP_ROWS or size + batch.nbytes > GROUP_BYTES):
+        if group and (rows + batch.num_rows > most_rows or size + batch.nbytes > GROUP_BYTES):
             yield from _concat(group)
             group, rows, size = [], 0, 0
-        if not batch.num_columns or any(contains(f.type, wanted=_is_dense_union) for f in batch.schema):
+        if not batch.num_columns or any(map(_holds_dense_union, batch.schema)):
             # Concatenating would lose the rows of the one, and multiply the children of the other.
             yield batch
             continue
@@ -344,6 +357,10 @@ def _is_value_view(type_: pa.DataType) -> bool:
 def _is_view(type_: pa.DataType) -> bool:
     types = pa.types
     return _is_value_view(type_) or bool(types.is_list_view(type_) or types.is_large_list_view(type_))
+
+
+def _holds_dense_union(field: pa.Field) -> bool:
+    return contains(field.type, wanted=_is_dense_union)
 
 
 def _is_dense_union(type_: pa.DataType) -> bool:

@@ -38,7 +38,7 @@ from pyarrow import ipc
 
 from apiary_df.errors import ApiaryError, ObjectDamaged, PlanError, StorageTransient
 from apiary_df.model import PartialRef, Segment, SegmentRef
-from apiary_df.protocol.arrow import DictionaryUnifier, compact, conform, grouped, has_dictionaries
+from apiary_df.protocol.arrow import GROUP_ROWS, DictionaryUnifier, compact, conform, grouped, has_dictionaries, pieces
 from apiary_df.store import Store
 
 Compression: TypeAlias = Literal["lz4", "zstd"]
@@ -106,6 +106,7 @@ class PartialWriter:
         run_bytes: Write a run of segments to a scratch file whenever this many bytes have come. Where the store can
             link files and reads any range at no cost, that saves touching fresh memory for all of the partial, which
             takes longer than writing it. None: one segment a partition, as fits a bucket.
+        batch_rows: Rows of a batch in the partial: what its readers take at a time, so that they need not slice.
     """
 
     def __init__(
@@ -117,12 +118,14 @@ class PartialWriter:
         compression: Compression | None = None,
         *,
         run_bytes: int | None = None,
+        batch_rows: int = GROUP_ROWS,
     ) -> None:
         if partitions < 1:
             raise PlanError(f"a partial needs at least one partition, not {partitions}")
         self._schema = schema
         self._options = ipc.IpcWriteOptions(compression=compression)
         self._memory_bytes = memory_bytes
+        self._batch_rows = batch_rows
         # Runs rest on dictionaries that are complete before the first batch is written.
         self._run_bytes = None if has_dictionaries(schema) else run_bytes
         self._scratch = _Scratch(scratch_dir)
@@ -154,11 +157,12 @@ class PartialWriter:
             raise PlanError(f"a batch for partition {partition} came to a partial that is {state}")
         if not batch.num_rows:
             return
-        batch = compact(conform(batch, self._schema))
-        if self._unifier is not None:
-            batch = self._unifier.see(batch)
-        self._pending[partition].append(batch)
-        self._pending_bytes += batch.nbytes
+        for piece in pieces(conform(batch, self._schema), self._batch_rows):
+            compacted = compact(piece)
+            if self._unifier is not None:
+                compacted = self._unifier.see(compacted)
+            self._pending[partition].append(compacted)
+            self._pending_bytes += compacted.nbytes
         if self._run_bytes is not None and self._pending_bytes > self._run_bytes:
             self._write_run()
         elif self._pending_bytes > self._memory_bytes:
@@ -215,7 +219,7 @@ class PartialWriter:
                 self._through = _Assembly(self._schema, self._options, path, self._empty_batch())
             for partition, batches in enumerate(self._pending):
                 if batches:
-                    self._through.add(partition, grouped(batches))
+                    self._through.add(partition, grouped(batches, self._batch_rows))
                     self._pending[partition] = []
         self._pending_bytes = 0
 
@@ -238,7 +242,7 @@ class PartialWriter:
         batches: Iterable[pa.RecordBatch] = self._all_batches(partition)
         if self._unifier is not None:
             batches = map(self._unifier.apply, batches)
-        return grouped(batches)
+        return grouped(batches, self._batch_rows)
 
     def _all_batches(self, partition: int) -> Iterator[pa.RecordBatch]:
         if self._spool is not None and self._runs[partition]:

@@ -176,6 +176,7 @@ def run_attempt(
         memory_bytes=bench.partial_memory_bytes,
         compression=bench.compression,
         run_bytes=max(RUN_BYTES, partitions * RUN_BYTES_A_PARTITION) if bench.store.kind == "folder" else None,
+        batch_rows=engine.batch_rows,
     )
     try:
         _drain(engine, plan, fragment, writer.write, cancelled)

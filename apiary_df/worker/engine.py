@@ -22,6 +22,7 @@ from apiary_df.plan import codec
 from apiary_df.plan.functions import PythonFunction, names_of, python_functions
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import versions
+from apiary_df.protocol.arrow import GROUP_ROWS
 
 ENGINE_OPTIONS: Mapping[str, str] = {
     # Streams of one scan would take files from each other's partitions, and a task would read what is another's.
@@ -41,6 +42,10 @@ class Engine:
         scratch: Folder for spill files.
         allow_udfs: Whether plans may carry Python functions, which arrive as pickles and run code.
 
+    Attributes:
+        ctx: The session.
+        batch_rows: Rows that its operators take at a time.
+
     Raises:
         ConfigError: If DataFusion does not know one of the options.
     """
@@ -58,6 +63,7 @@ class Engine:
                 raise
             raise ConfigError(f"DataFusion refuses the query's settings: {error}") from error
         self._allow_udfs = allow_udfs
+        self.batch_rows = max(1, int(options.get("datafusion.execution.batch_size", GROUP_ROWS)))
         self.ctx = ctx.with_python_udf_inlining(enabled=allow_udfs)
 
     def decode(self, plan: PlanNode) -> ExecutionPlan:

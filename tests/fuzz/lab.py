@@ -62,6 +62,7 @@ PLAIN_VARIANTS: tuple[Mapping[str, str], ...] = (
     {"datafusion.execution.target_partitions": "7", _BATCH_ROWS: "3"},
     {"datafusion.execution.target_partitions": "3", _BROADCAST_BYTES: "0", _BROADCAST_ROWS: "0"},
     {"datafusion.execution.target_partitions": "3", _HASH_JOINS: "false"},
+    {"datafusion.optimizer.repartition_sorts": "false"},
     {
         "datafusion.optimizer.enable_dynamic_filter_pushdown": "false",
         "datafusion.optimizer.enable_physical_uncorrelated_scalar_subquery": "false",
@@ -139,9 +140,10 @@ class Lab:
         for table in setting.tables:
             write_table(table, self.folder / table.name)
         for ctx in (self.plain, self.swarm):
-            self._replace_tables(ctx, setting)
+            # The options first: a table keeps those of Parquet that hold when it is registered.
             for name, value in {**_DEFAULTS, **setting.options}.items():
                 ctx.sql(f"SET {name} = '{value}'").collect()
+            self._replace_tables(ctx, setting)
 
     def _replace_tables(self, ctx: datafusion.SessionContext, setting: Setting) -> None:
         for name in self._known.get(id(ctx), []):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,6 +24,9 @@ from .tables import Table, draw_tables
 SIGNIFICANT_DIGITS = 14
 """Sums are exact in any order, so floats differ at most by what makes an average or a root of them."""
 
+SLOW_S = 10.0
+"""Seconds of plain DataFusion after which a swarm that meets its deadline of two minutes is not to blame."""
+
 UNSTABLE_DIGITS = 9
 """Digits of standard deviations and variances, which do depend on the order in which they are added up."""
 
@@ -40,6 +44,7 @@ class Verdict(Enum):
     DIFFERENT = "DIFFERENT"
     PLAIN_BUG = "plain DataFusion disagrees with itself"
     NOT_COMPARABLE = "the other engine refused it"
+    TOO_SLOW = "plain DataFusion takes long as well"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,12 @@ def judge_by_plain(lab: Lab, query: Query) -> Judged:
     """
     sql = to_sql(query.tree)
     swarm = Swarm(lab)
-    expected, actual = _ask(lab.plain, sql), swarm.ask(sql)
+    started_s = time.monotonic()
+    expected = _ask(lab.plain, sql)
+    plain_s = time.monotonic() - started_s
+    actual = swarm.ask(sql)
+    if isinstance(actual.error, QueryTimeout) and plain_s > SLOW_S:
+        return swarm.judged(Verdict.TOO_SLOW, [sql], f"plain took over {SLOW_S:g} s")
     wrong = _difference(expected, actual, query, sql)
     if wrong is None:
         verdict = Verdict.SAME if expected.error is None else Verdict.BOTH_RAISED

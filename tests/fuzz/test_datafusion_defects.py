@@ -24,11 +24,19 @@ TABLES = (
 )
 
 MERGE_JOINS = {"datafusion.optimizer.prefer_hash_join": "false"}
+TRIES = 2_000
+"""Runs in which a race goes wrong at least once."""
+
+PUSHED_FILTERS = {"datafusion.execution.parquet.pushdown_filters": "true"}
 
 WRONG_ROWS: Mapping[str, tuple[list[Any], list[Any]]] = {
     "SELECT b FROM t WHERE (a IN (SELECT a FROM u)) IS NULL ORDER BY b": ([], [2, 3]),
     "SELECT v FROM (VALUES (1), (1), (1)) AS x(v) EXCEPT ALL SELECT 1": ([], [1, 1]),
     "SELECT v FROM (VALUES (1), (1), (1)) AS x(v) INTERSECT ALL SELECT 1": ([1, 1, 1], [1]),
+    "SELECT n FROM (SELECT count(*) AS n FROM u) g FULL JOIN t ON n = a ORDER BY b DESC, n DESC NULLS LAST LIMIT 1": (
+        [None],
+        [2],
+    ),
 }
 """SQL to what it gives, and what it should give."""
 
@@ -56,11 +64,17 @@ WRONG_ERRORS: Mapping[str, tuple[str, Mapping[str, str]]] = {
 """SQL that is right to what DataFusion says of it, and under which settings."""
 
 
-WRONG_OVER_FILES: Mapping[str, tuple[list[Any], Any, Any]] = {
-    "SELECT max(x + 1) AS m, min(x) FROM f": ([[1, 2, None], [5, 9, 7], [3, 4, 8]], [3], [10]),
-    "SELECT x FROM f": ([[1.5, float("nan"), 1.5]], [1.5, 1.5, 1.5], [1.5, float("nan"), 1.5]),
+WRONG_OVER_FILES: Mapping[str, tuple[list[Any], Any, Any, Mapping[str, str]]] = {
+    "SELECT max(x + 1) AS m, min(x) FROM f": ([[1, 2, None], [5, 9, 7], [3, 4, 8]], [3], [10], {}),
+    "SELECT x FROM f": ([[1.5, float("nan"), 1.5]], [1.5, 1.5, 1.5], [1.5, float("nan"), 1.5], {}),
+    "SELECT p.x FROM f o RIGHT JOIN f p ON o.x = p.x + 9 WHERE o.x IS NOT NULL OR p.x = 3": (
+        [[1, 2, 3, None]],
+        [1, 2, 3],
+        [3],
+        PUSHED_FILTERS,
+    ),
 }
-"""SQL to the column x of each file, what the first column of the answer is, and what it should be."""
+"""SQL to the column x of each file, what the first column of the answer is and should be, and under which settings."""
 
 
 def session(settings: Mapping[str, str]) -> datafusion.SessionContext:
@@ -80,14 +94,14 @@ def test_datafusion_still_gives_wrong_rows(sql: str) -> None:
 
 @pytest.mark.parametrize("sql", WRONG_OVER_FILES)
 def test_datafusion_still_gives_wrong_rows_over_files(sql: str, tmp_path: Path) -> None:
-    files, given, right = WRONG_OVER_FILES[sql]
+    files, given, right, settings = WRONG_OVER_FILES[sql]
     for number, values in enumerate(files):
         pq.write_table(pa.table({"x": values}), tmp_path / f"{number}.parquet")
-    ctx = session({})
+    ctx = session(settings)
     ctx.register_parquet("f", tmp_path)
-    found = ctx.sql(sql).to_arrow_table().column(0).to_pylist()
-    assert found == given
-    assert found != right
+    assert given != right
+    # One of them is a race between partitions, which goes well most of the time on a busy machine.
+    assert any(ctx.sql(sql).to_arrow_table().column(0).to_pylist() == given for _ in range(TRIES))
 
 
 @pytest.mark.parametrize("sql", WRONG_ERRORS)

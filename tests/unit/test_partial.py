@@ -52,6 +52,28 @@ def stored(tmp_path: Path) -> tuple[Store, PartialRef, bytes]:
     return store, finished.ref("p.arrow"), data
 
 
+@pytest.mark.parametrize("type_", [pa.string(), pa.string_view(), pa.list_(pa.string_view())], ids=str)
+def test_batches_are_of_the_size_that_readers_take_and_hold_nothing_of_their_neighbours(
+    type_: pa.DataType, tmp_path: Path
+) -> None:
+    texts = [f"{number:05}" * 4 for number in range(1_000)]
+    column = pa.array([[text] for text in texts] if pa.types.is_list(type_) else texts, type_)
+    schema = pa.schema([pa.field("x", type_)])
+    with PartialWriter(schema, 1, tmp_path, PLENTY, batch_rows=100) as writer:
+        for rows in (250, 30, 30, 690):
+            writer.write(0, pa.record_batch([column[:rows]], schema=schema))
+            column = column[rows:]
+        finished = writer.finish()
+        assert isinstance(finished.data, pa.Buffer)
+    read = read_partial(finished.data, finished.ref("p.arrow"), 0)
+    assert [row for batch in read for row in batch.column(0).to_pylist()] == (
+        [[text] for text in texts] if pa.types.is_list(type_) else texts
+    )
+    assert max(batch.num_rows for batch in read) == 100
+    # A row has twenty letters and, at most, two views or offsets of it.
+    assert all(batch.get_total_buffer_size() < 100 * 70 for batch in read)
+
+
 def test_head_segments_and_footer_cover_the_file_without_gaps(stored: tuple[Store, PartialRef, bytes]) -> None:
     _, ref, data = stored
     position = ref.head_length
