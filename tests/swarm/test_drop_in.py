@@ -290,7 +290,7 @@ class TestWhatStaysInTheSession:
         ctx.sql(BY_STATUS).write_parquet(str(tmp_path / "out"))
         written = datafusion.SessionContext().read_parquet(str(tmp_path / "out")).to_arrow_table()
         # A folder has no order: which of its files is read first is nobody's promise.
-        assert written.sort_by("o_orderstatus").to_pylist() == plain.sql(BY_STATUS).to_pylist()
+        assert sorted(map(repr, written.to_pylist())) == sorted(map(repr, plain.sql(BY_STATUS).to_pylist()))
 
     def test_parameters_are_bound(self, ctx: SessionContext) -> None:
         frame = ctx.sql("SELECT count(*) AS n FROM orders WHERE o_orderkey <= $most", param_values={"most": 7})
