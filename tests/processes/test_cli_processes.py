@@ -96,8 +96,6 @@ def test_interrupted_query_has_the_shells_code(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=ENVIRON,
-        # Tests run in the background are deaf to interrupts, and so would be what they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread runs here
     )
     try:
         give_up_s = time.monotonic() + WAIT_S
