@@ -572,10 +572,13 @@ class QueryRun:
         for key in list(self._given):
             self._attempt_over(key)
         try:
-            if not self._settings.keep:
-                self._store.delete([keys.manifest(self.query_id), *self._mail_keys])
-            if self._write is not None:
-                self._write.end()
+            try:
+                if not self._settings.keep:
+                    self._store.delete([keys.manifest(self.query_id), *self._mail_keys])
+            finally:
+                # Whatever becomes of the rest: a write that is not ended keeps saying that it is under way.
+                if self._write is not None:
+                    self._write.end()
             if not self._settings.keep:
                 self._store.delete_prefix(keys.query_prefix(self.query_id))
         except StorageError as error:

@@ -7,11 +7,12 @@ runs is decided in :mod:`apiary_df.session_swarm`.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import secrets
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import datafusion
 import pyarrow as pa
@@ -31,6 +32,8 @@ from apiary_df.statements import reading_from
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import execution_error
 
+logger = logging.getLogger("apiary_df")
+
 CREATING_PLAN = "CreateMemoryTable:"
 """What the text of a CREATE TABLE AS statement's logical plan begins with."""
 
@@ -47,8 +50,12 @@ def forget_inserted(df: datafusion.DataFrame) -> None:
     """Let a session that has inserted into a table of files list that table's files anew."""
     if df.logical_plan().display().startswith(INSERTING_PLAN):
         # DataFusion forgets the files of a table whenever it plans an INSERT into it. This one was planned before.
-        with suppress(Exception):
+        try:
             df.df.execution_plan()
+        except Exception as error:  # noqa: BLE001 - DataFusion raises bare Exception; the rows are written all the same
+            logger.warning(
+                "this session may not see what it has just inserted, until the table is registered anew: %s", error
+            )
 
 
 def staged_here(
