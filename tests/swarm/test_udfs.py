@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]
 import datafusion
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -25,222 +23,21 @@ from datafusion.catalog import Table
 from datafusion.user_defined import TableFunction, WindowEvaluator
 
 from apiary_df import LocalSwarm, SessionContext
-from apiary_df.coordinator import Query, QueryRun
-from apiary_df.errors import ExecutionFailed, FunctionNotLoadable, FunctionsRefused, QueryTimeout, SqlError, TaskFailed
-from apiary_df.footers import FooterCache
-from apiary_df.plan.rules import RewriteOptions
-from apiary_df.planning import RunsOnSwarm, SwarmPlanner
-from apiary_df.protocol import keys
-from apiary_df.protocol.messages import Heartbeat, decode, encode
-from apiary_df.store import Store, open_store
-from apiary_df.view import SwarmView
+from apiary_df.errors import ExecutionFailed, FunctionNotLoadable, QueryTimeout, SqlError, TaskFailed
 from swarm.helpers import FORCED, check_nothing_left, check_same, check_was_distributed, wait_until_idle
+from swarm.python_functions import ROWS, Mean, Times, register, write_facts
 
 pytestmark = pytest.mark.processes
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-ROWS = 400
-FILES = 4
-
 
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of four files with NULLs, few groups, words, lists and structs."""
+    """The table of functions' tests."""
     folder = tmp_path_factory.mktemp("facts")
-    step = ROWS // FILES
-    for number in range(FILES):
-        ids = range(number * step, (number + 1) * step)
-        table = pa.table(
-            {
-                "id": pa.array(ids, pa.int64()),
-                "g": pa.array([i % 5 for i in ids], pa.int64()),
-                "x": pa.array([None if i % 7 == 0 else i % 23 for i in ids], pa.int64()),
-                "y": pa.array([i / 8 for i in ids], pa.float64()),
-                "w": pa.array([None if i % 11 == 0 else f"wört-{i % 13}" for i in ids], pa.string()),
-                "l": pa.array([list(range(i % 4)) for i in ids], pa.list_(pa.int64())),
-                "s": pa.array([{"a": i % 3, "b": str(i)} for i in ids]),
-            }
-        )
-        pq.write_table(table, folder / f"{number}.parquet", row_group_size=25)
+    write_facts(folder)
     return folder
-
-
-# -- functions --------------------------------------------------------------------------------------------------------
-
-
-def plus_one(values: pa.Array) -> pa.Array:
-    return pc.add(values, 1)
-
-
-def shout(words: pa.Array) -> pa.Array:
-    return pa.array([None if w is None else w.upper() + "!" for w in words.to_pylist()], pa.string())
-
-
-def area(a: pa.Array, b: pa.Array, c: pa.Array) -> pa.Array:
-    return pc.multiply(pc.multiply(a, b), c)
-
-
-def spread(lists: pa.Array) -> pa.Array:
-    return pa.array([None if v is None else sum(v) for v in lists.to_pylist()], pa.int64())
-
-
-def numbers_below(values: pa.Array) -> pa.Array:
-    rows = [None if v is None else list(range(v % 3)) for v in values.to_pylist()]
-    return pa.array(rows, pa.list_(pa.int64()))
-
-
-def field_a(structs: pa.Array) -> pa.Array:
-    return pc.struct_field(structs, "a")
-
-
-def is_even(values: pa.Array) -> pa.Array:
-    return pa.array([None if v is None else v % 2 == 0 for v in values.to_pylist()], pa.bool_())
-
-
-class Times:
-    """A function with a state that was set when it was made."""
-
-    def __init__(self, factor: int) -> None:
-        self.factor = factor
-
-    def __call__(self, values: pa.Array) -> pa.Array:
-        return pc.multiply(values, self.factor)
-
-
-class Mean(Accumulator):
-    """An aggregate with two state fields."""
-
-    def __init__(self) -> None:
-        self.total = 0.0
-        self.rows = 0
-
-    def update(self, values: pa.Array) -> None:
-        self.total += pc.sum(values).as_py() or 0.0
-        self.rows += len(values) - values.null_count
-
-    def merge(self, states: list[pa.Array]) -> None:
-        self.total += pc.sum(states[0]).as_py() or 0.0
-        self.rows += pc.sum(states[1]).as_py() or 0
-
-    def state(self) -> list[pa.Scalar]:
-        return [pa.scalar(self.total), pa.scalar(self.rows)]
-
-    def evaluate(self) -> pa.Scalar:
-        return pa.scalar(self.total / self.rows if self.rows else None, pa.float64())
-
-
-class Longest(Accumulator):
-    """An aggregate over strings; the state is a string too."""
-
-    def __init__(self, least: int = 0) -> None:
-        self.least = least
-        self.best: str | None = None
-
-    def _see(self, values: pa.Array) -> None:
-        found = [v for v in [*values.to_pylist(), self.best] if v is not None and len(v) >= self.least]
-        self.best = max(found, key=lambda v: (len(v), v), default=None)
-
-    def update(self, values: pa.Array) -> None:
-        self._see(values)
-
-    def merge(self, states: list[pa.Array]) -> None:
-        self._see(states[0])
-
-    def state(self) -> list[pa.Scalar]:
-        return [pa.scalar(self.best, pa.string())]
-
-    def evaluate(self) -> pa.Scalar:
-        return pa.scalar(self.best, pa.string())
-
-
-class Backwards(WindowEvaluator):
-    """A window function over whole partitions."""
-
-    def evaluate_all(self, values: list[pa.Array], num_rows: int) -> pa.Array:
-        return pa.array(list(reversed(values[0].to_pylist())), pa.int64())
-
-
-class FrameSum(WindowEvaluator):
-    """A window function over frames."""
-
-    def uses_window_frame(self) -> bool:
-        return True
-
-    def evaluate(self, values: list[pa.Array], eval_range: tuple[int, int]) -> pa.Scalar:
-        start, end = eval_range
-        return pa.scalar(sum(v or 0 for v in values[0].slice(start, end - start).to_pylist()), pa.int64())
-
-
-class RankPerRows(WindowEvaluator):
-    """A window function that asks for ranks."""
-
-    def include_rank(self) -> bool:
-        return True
-
-    def evaluate_all_with_rank(self, num_rows: int, ranks_in_partition: list[tuple[int, int]]) -> pa.Array:
-        ends = [end / num_rows for start, end in ranks_in_partition for _ in range(start, end)]
-        return pa.array(ends, pa.float64())
-
-
-class Bounded(WindowEvaluator):
-    """A window function that keeps state from row to row."""
-
-    def __init__(self, step: int = 1) -> None:
-        self.step = step
-        self.last = 0
-
-    def supports_bounded_execution(self) -> bool:
-        return True
-
-    def get_range(self, idx: int, num_rows: int) -> tuple[int, int]:
-        return idx, idx + 1
-
-    def evaluate(self, values: list[pa.Array], eval_range: tuple[int, int]) -> pa.Scalar:
-        value = values[0].to_pylist()[eval_range[0]]
-        self.last += self.step * (value or 0)
-        return pa.scalar(self.last, pa.int64())
-
-
-def functions() -> list[Any]:
-    """Return all functions, made anew for each session."""
-    offset = 100
-    number, text = pa.int64(), pa.string()
-    numbers, struct = pa.list_(pa.int64()), pa.struct({"a": pa.int64(), "b": pa.string()})
-    return [
-        udf(plus_one, [number], number, "immutable", "plus_one"),
-        udf(plus_one, [number], number, "stable", "plus_one_stable"),
-        udf(plus_one, [number], number, "volatile", "plus_one_volatile"),
-        udf(shout, [text], text, "immutable", "shout"),
-        udf(area, [number, number, number], number, "immutable", "area"),
-        udf(spread, [numbers], number, "immutable", "spread"),
-        udf(numbers_below, [number], numbers, "immutable", "numbers_below"),
-        udf(field_a, [struct], number, "immutable", "field_a"),
-        udf(is_even, [number], pa.bool_(), "immutable", "is_even"),
-        udf(lambda values: pc.add(values, offset), [number], number, "immutable", "closure"),
-        udf(functools.partial(pc.multiply, 3), [number], number, "immutable", "partial"),
-        udf(Times(7), [number], number, "immutable", "times_seven"),
-        udaf(Mean, [pa.float64()], pa.float64(), [pa.float64(), number], "immutable", "mean"),
-        udaf(Longest, [text], text, [text], "immutable", "longest"),
-        udaf(lambda: Longest(8), [text], text, [text], "immutable", "longest_of_eight"),
-        udwf(Backwards, [number], number, "immutable", "backwards"),
-        udwf(FrameSum, [number], number, "immutable", "frame_sum"),
-        udwf(RankPerRows, [number], pa.float64(), "immutable", "rank_per_rows"),
-        udwf(Bounded, [number], number, "immutable", "running"),
-        udwf(lambda: Bounded(2), [number], number, "immutable", "running_twice"),
-    ]
-
-
-def register(ctx: datafusion.SessionContext, facts: Path) -> None:
-    """Register the table and all functions in a session."""
-    ctx.register_parquet("facts", str(facts))
-    for function in functions():
-        if isinstance(function, datafusion.ScalarUDF):
-            ctx.register_udf(function)
-        elif isinstance(function, datafusion.AggregateUDF):
-            ctx.register_udaf(function)
-        else:
-            ctx.register_udwf(function)
 
 
 @pytest.fixture(scope="module")
@@ -705,150 +502,3 @@ def test_a_volatile_function_is_called_once_for_each_row_that_several_tasks_join
     sql = f"SELECT count(DISTINCT d) AS n, count(*) AS c FROM facts JOIN {drawn} ON g = k"
     assert ctx.sql(sql).to_pydict() == {"n": [5], "c": [ROWS]}
     check_was_distributed(ctx, tasks=3)
-
-
-# -- nodes that run functions, and nodes that do not ------------------------------------------------------------------
-
-
-@pytest.fixture
-def closed(facts: Path) -> Iterator[tuple[LocalSwarm, SessionContext]]:
-    """A swarm whose node does not run Python functions, and a session on it."""
-    with (
-        LocalSwarm(1, allow_udfs=False, in_process=True) as swarm,
-        SessionContext(storage=swarm.storage, **FORCED) as session,
-    ):
-        register(session, facts)
-        yield swarm, session
-
-
-def all_keys(store: Store) -> set[str]:
-    return {meta.key for meta in store.list("")}
-
-
-def test_a_query_with_functions_is_refused_before_any_work(closed: tuple[LocalSwarm, SessionContext]) -> None:
-    swarm, session = closed
-    frame = session.sql("SELECT shout(w) AS k, mean(y) AS m FROM facts GROUP BY shout(w)")
-    before = all_keys(swarm.store)
-    with pytest.raises(FunctionsRefused, match="--allow-udfs") as caught:
-        frame.collect()
-    assert caught.value.details["functions"] == "mean (aggregate), shout (scalar)"
-    assert swarm.node_ids[0] in caught.value.message
-    assert not caught.value.retryable
-    assert all_keys(swarm.store) == before
-    assert session.last_query is None
-
-
-def test_a_write_with_functions_is_refused_before_any_work(
-    closed: tuple[LocalSwarm, SessionContext], tmp_path: Path
-) -> None:
-    _, session = closed
-    with pytest.raises(FunctionsRefused, match="--allow-udfs"):
-        session.sql(f"COPY (SELECT shout(w) AS a FROM facts) TO '{tmp_path / 'out'}/' STORED AS PARQUET").collect()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_query_without_functions_is_not_refused(closed: tuple[LocalSwarm, SessionContext]) -> None:
-    _, session = closed
-    assert session.sql("SELECT count(*) AS n, max(abs(x)) AS m FROM facts").to_pydict() == {"n": [ROWS], "m": [22]}
-    check_was_distributed(session)
-
-
-def test_a_literal_that_looks_like_a_function_is_none(closed: tuple[LocalSwarm, SessionContext]) -> None:
-    _, session = closed
-    tagged = b"DFPYUDF\x01\x03\x0b" + cloudpickle.dumps(("twice",))
-    sql = f"SELECT count(*) AS n FROM facts WHERE arrow_cast(w, 'Binary') <> X'{tagged.hex()}'"
-    assert session.sql(sql).to_pydict() == {"n": [363]}
-    check_was_distributed(session)
-
-
-def test_explain_tells_of_the_refusal_and_runs_nothing(closed: tuple[LocalSwarm, SessionContext]) -> None:
-    _, session = closed
-    text = session.sql("SELECT plus_one(x) FROM facts").explain_text()
-    assert text.startswith("refused: the query's tasks run Python functions (plus_one (scalar))")
-    assert "--allow-udfs" in text
-    with pytest.raises(FunctionsRefused):
-        session.sql("EXPLAIN ANALYZE SELECT plus_one(x) FROM facts").collect()
-
-
-def test_functions_of_the_results_stage_need_no_node(closed: tuple[LocalSwarm, SessionContext]) -> None:
-    _, session = closed
-    rows = session.sql("SELECT plus_one(n) AS a FROM (SELECT max(id) AS n FROM facts WHERE g >= 0)").to_pydict()
-    assert rows == {"a": [ROWS]}
-    check_was_distributed(session)
-
-
-def test_only_nodes_that_allow_functions_are_given_any(
-    closed: tuple[LocalSwarm, SessionContext], oracle: datafusion.SessionContext
-) -> None:
-    plain_nodes, session = closed
-    with LocalSwarm(1, storage=plain_nodes.storage, in_process=True) as open_nodes:
-        sql = QUERIES["aggregate_by_group"]
-        frame = session.sql(sql)
-        check_same(oracle.sql(sql).to_arrow_table(), frame.to_arrow_table(), ordered=False)
-        report = session.last_query
-        assert report is not None
-        assert {task.node_id for task in report.task_reports} == set(open_nodes.node_ids)
-        text = frame.explain_text()
-        assert f"on the nodes {open_nodes.node_ids[0]}; left out: {plain_nodes.node_ids[0]} (it was not star" in text
-        assert "Python functions: longest (aggregate), longest_of_eight (aggregate), mean (aggregate)" in text
-
-
-def run_unchecked(session: SessionContext, swarm: LocalSwarm, sql: str) -> QueryRun:
-    """Return a run of a query whose functions its coordinator does not know of."""
-    planned = SwarmPlanner(session, lambda _twin: None).plan(
-        session.sql(sql).logical_plan(), RewriteOptions(partitions=2, small_bytes=0)
-    )
-    assert isinstance(planned, RunsOnSwarm)
-    assert planned.functions
-    query = Query(
-        sql=sql, graph=planned.graph, settings=planned.settings, schema=session.sql(sql).schema(), reason="forced"
-    )
-    view = SwarmView(swarm.store, "session-unchecked", session.settings)
-    return QueryRun(query, view, session.settings, FooterCache())
-
-
-def test_a_node_refuses_a_task_with_functions_by_itself(closed: tuple[LocalSwarm, SessionContext]) -> None:
-    swarm, session = closed
-    with pytest.raises(TaskFailed, match="which this node was not started for") as caught:
-        list(run_unchecked(session, swarm, "SELECT shout(w) AS a FROM facts"))
-    assert isinstance(caught.value.__cause__, FunctionsRefused)
-    assert caught.value.details["functions"] == "shout (scalar)"
-    assert "attempts" not in caught.value.message
-
-
-def test_a_task_that_a_node_refused_is_done_elsewhere(closed: tuple[LocalSwarm, SessionContext]) -> None:
-    swarm, session = closed
-    with LocalSwarm(1, storage=swarm.storage, in_process=True) as others:
-        run = run_unchecked(session, swarm, "SELECT plus_one(id) AS a FROM facts")
-        ids = [value for batch in run for value in batch.column(0).to_pylist()]
-        assert sorted(ids) == list(range(1, ROWS + 1))
-        assert {task.node_id for task in run.report().task_reports} == set(others.node_ids)
-        assert 1 in {task.attempt for task in run.report().task_reports}
-
-
-def beat_of(swarm: LocalSwarm) -> Heartbeat:
-    key = keys.heartbeat(swarm.node_ids[0])
-    return decode(swarm.store.get(key), Heartbeat, key)
-
-
-def test_a_node_of_another_python_is_not_fit_for_functions(facts: Path, tmp_path: Path) -> None:
-    import msgspec
-
-    store = open_store(str(tmp_path / "root"))
-    with LocalSwarm(1, allow_udfs=True, in_process=True) as other:
-        beat = msgspec.structs.replace(beat_of(other), node_id="older", python_version="3.9")
-    store.put(keys.heartbeat("older"), encode(beat))
-    with SessionContext(storage=store.url, **FORCED) as session:
-        register(session, facts)
-        with pytest.raises(FunctionsRefused, match=r"older \(it runs Python 3.9, this session 3\.\d+\)"):
-            session.sql("SELECT plus_one(x) FROM facts").collect()
-    assert [meta.key for meta in store.list(keys.QUERIES)] == []
-
-
-def test_nodes_that_a_session_starts_run_functions_and_no_other(swarm: LocalSwarm, tmp_path: Path) -> None:
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    assert (beat_of(swarm).allow_udfs, beat_of(swarm).python_version) == (True, own)
-    with LocalSwarm(1, allow_udfs=False) as plain_node:  # `apiary node`, without a flag
-        assert (beat_of(plain_node).allow_udfs, beat_of(plain_node).python_version) == (False, own)
-    with SessionContext(storage=(tmp_path / "root").as_uri(), local_bees=1) as session:
-        assert [view.heartbeat.allow_udfs for view in session.nodes()] == [True]
