@@ -280,6 +280,7 @@ class QueryRun:
             created_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             timeout_s=self._settings.timeout_s,
             stages=tuple(entries),
+            created_folders=0 if self._write is None else self._write.created_folders,
         )
         lease = Lease(query_id=self.query_id, coordinator=self._view.node_id, seq=0)
         self._store.put(keys.lease(self.query_id), encode(lease))

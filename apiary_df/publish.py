@@ -110,6 +110,11 @@ class Write:
         self._keeper.start()
         take_back_here(self._base, self._journal_key, self._dead_after_s)
 
+    @property
+    def created_folders(self) -> int:
+        """How many folders the write has made: the one that it writes to, and those above it. 0 in a bucket."""
+        return len(_created_folders(self._base, self._created))
+
     def staged(self, fragment: PlanNode, folder: str = "") -> PlanNode:
         """Return a plan whose sink writes into the staging folder, or one attempt's folder within it."""
         return staged_at(fragment, f"{self._base_url}/{self._folder}/{folder}", single_file=self._target.single_file)
@@ -251,8 +256,14 @@ def written(fragment: PlanNode, options: StoreOptions | None) -> tuple[WrittenFi
     return tuple(WrittenFile(path=meta.key, size_bytes=meta.size_bytes) for meta in found)
 
 
-def discard(fragment: PlanNode, options: StoreOptions | None) -> None:
-    """Remove what the sink of an attempt's fragment has written, if it has a sink.
+def discard(fragment: PlanNode, options: StoreOptions | None, created_folders: int) -> None:
+    """Remove what the sink of an attempt's fragment has written, if it has a sink, after its write was taken back.
+
+    Args:
+        fragment: The attempt's fragment.
+        options: How its target is reached.
+        created_folders: Folders that the write had made, from the one that it writes to upwards: those that are empty
+            now were made again by this attempt.
 
     Raises:
         StorageError: If it cannot be removed.
@@ -263,14 +274,9 @@ def discard(fragment: PlanNode, options: StoreOptions | None) -> None:
     parent, _, name = base_url(target_of(sink)).rpartition("/")
     store = open_folder(parent, options)
     store.delete_prefix(unquote(name))
-    _remove_empty_folder(store)
-
-
-def _remove_empty_folder(store: Store) -> None:
-    folder = _local_folder(store)
-    if folder is not None:
-        with suppress(OSError):  # somebody else's files are in it
-            folder.rmdir()
+    staging = _local_folder(store)
+    if staging is not None:
+        _remove_if_empty([staging, *list(staging.parents)[:created_folders]])
 
 
 def _local_folder(store: Store) -> Path | None:
@@ -293,10 +299,21 @@ def _remove_empty(store: Store, taken_back: Sequence[Move], created: Path | None
     if root is None:
         return
     folders = {root / parent for move in taken_back for parent in PurePosixPath(move.final).parents}
-    if created is not None:
-        folders |= {folder for folder in (root, *root.parents) if folder == created or created in folder.parents}
-    else:
+    if created is None:
         folders.discard(root)
-    for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
-        with suppress(OSError):  # it is not empty
+    folders.update(_created_folders(store, created))
+    _remove_if_empty(sorted(folders, key=lambda folder: len(folder.parts), reverse=True))
+
+
+def _created_folders(store: Store, outermost: Path | None) -> list[Path]:
+    """Return a store's folder and those above it up to the outermost that was made for it, innermost first."""
+    root = _local_folder(store)
+    if root is None or outermost is None:
+        return []
+    return [folder for folder in (root, *root.parents) if folder == outermost or outermost in folder.parents]
+
+
+def _remove_if_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # it is not empty, or not there
             folder.rmdir()

@@ -133,6 +133,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         created_at: When it started, by the coordinator's clock, for people.
         timeout_s: Its deadline, counted from its start, in seconds; None if it has none.
         stages: All stages but the root.
+        created_folders: For a query that writes files, how many folders were made for them, from the target upwards.
     """
 
     query_id: Id
@@ -144,6 +145,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
     timeout_s: Seconds | None
     stages: tuple[StageEntry, ...]
+    created_folders: Count = 0
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):

@@ -488,7 +488,7 @@ class Node:
         with self._lock:
             known = self._known.get(key.query_id)
         if known is not None and key.stage in known.fragments:
-            discard(self._fragment(known, order.mail), self._options)
+            discard(self._fragment(known, order.mail), self._options, known.manifest.created_folders)
 
     def _report(self, order: _Order, error: ApiaryError, started_s: float) -> None:
         key = order.key

@@ -18,7 +18,7 @@ from apiary_df.errors import ConfigError, SqlError, TaskFailed
 from apiary_df.protocol import keys
 from apiary_df.store import open_store
 from swarm.conftest import Open
-from swarm.helpers import check_nothing_left, check_same, check_was_distributed
+from swarm.helpers import check_nothing_left, check_same, check_was_distributed, wait_until
 
 ROWS, FILES = 6_000, 3
 
@@ -224,7 +224,8 @@ def test_a_write_that_fails_leaves_what_was_there(ctx: SessionContext, tmp_path:
     before = files_in(tmp_path)
     with pytest.raises(TaskFailed, match="Divide by zero"):
         ctx.sql(f"COPY (SELECT 1 / (k - 5000) AS k FROM t) TO '{tmp_path}/{place}' STORED AS PARQUET").collect()
-    assert files_in(tmp_path) == before
+    # Attempts that still ran when the query failed remove what they wrote at their end.
+    wait_until(lambda: files_in(tmp_path) == before, "what attempts wrote is gone")
     assert pq.read_table(tmp_path / place).num_rows == ROWS
     check_no_trace(ctx)
 
@@ -232,7 +233,7 @@ def test_a_write_that_fails_leaves_what_was_there(ctx: SessionContext, tmp_path:
 def test_a_write_that_fails_leaves_no_folder_that_it_made(ctx: SessionContext, tmp_path: Path) -> None:
     with pytest.raises(TaskFailed):
         ctx.sql(f"COPY (SELECT 1 / (k - 5000) AS k FROM t) TO '{tmp_path}/a/b/' STORED AS PARQUET").collect()
-    assert list(tmp_path.iterdir()) == []
+    wait_until(lambda: list(tmp_path.iterdir()) == [], "the folders are gone")
 
 
 def test_a_target_that_nodes_cannot_reach_is_refused_before_any_work(ctx: SessionContext) -> None:

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datafusion
 import pytest
 
 from apiary_df.config import Settings
 from apiary_df.errors import ApiaryError, ConfigError, ObjectMissing, StorageError, WriteUndone
 from apiary_df.lost_writes import WriteWatch, open_folder, take_back
 from apiary_df.model import WrittenFile
+from apiary_df.plan import codec
 from apiary_df.plan.sinks import SinkTarget
 from apiary_df.protocol import keys
-from apiary_df.publish import Write
+from apiary_df.publish import Write, discard, for_attempt
 from apiary_df.store import Store, open_store
 from apiary_df.writes import staging_folder
 
@@ -311,3 +313,27 @@ def test_a_note_without_a_journal_goes_away_in_time(place: Place) -> None:
     assert watch.look(0.0) == 1
     assert watch.look(6.0) == 0
     assert place.root.list(keys.WRITES) == []
+
+
+@pytest.mark.parametrize("made", [0, 2])
+def test_an_attempt_that_outlives_its_write_leaves_only_folders_that_were_there_before(
+    tmp_path: Path, made: int
+) -> None:
+    if not made:
+        (tmp_path / "a" / "b").mkdir(parents=True)
+    copy = f"COPY (SELECT 1) TO '{tmp_path}/a/b/' STORED AS CSV"
+    ctx = datafusion.SessionContext()
+    plan = codec.decode(ctx.sql(copy).execution_plan().to_bytes(ctx))
+    target = SinkTarget(url=f"file://{tmp_path}/a/b/", extension="csv", single_file=False)
+    write = Write(target, QUERY, "session-1", options=None, settings=SLOW, root=None)
+    write.begin()
+    assert write.created_folders == made
+    fragment = for_attempt(write.staged(plan), 0, 1, 0)
+    write.end()
+    assert (tmp_path / "a").exists() == (made == 0)
+
+    late = tmp_path / "a" / "b" / staging_folder(QUERY) / "0_1_0"
+    late.mkdir(parents=True)
+    (late / "x_0.staged").write_text("late")
+    discard(fragment, None, write.created_folders)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ([] if made else ["a", "b"])
