@@ -9,43 +9,29 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
-import datafusion
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.errors import ApiaryError, InternalError, QueryCancelled, StorageError, StorageTransient
+from apiary_df.errors import ApiaryError, QueryCancelled, StorageError, StorageTransient
 from apiary_df.footers import FooterCache, row_group_starts
+from apiary_df.host import SYSTEM, Host
 from apiary_df.model import NodeInfo, NodeState, TaskKey, TaskSpec
-from apiary_df.plan import codec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.functions import PythonFunction
 from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import StageGraph
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
-from apiary_df.protocol.inbox import send
-from apiary_df.protocol.messages import (
-    CommitRecord,
-    ErrorReport,
-    Lease,
-    Mail,
-    Manifest,
-    StageEntry,
-    TaskMail,
-    decode,
-    encode,
-)
+from apiary_df.protocol.messages import CommitRecord
 from apiary_df.protocol.partial import read_partial
-from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.publish import ROOT_FOLDER, Write, written
+from apiary_df.query_objects import QueryObjects
 from apiary_df.report import QueryReport, TaskReport
 from apiary_df.schedule import (
     AllNodesLost,
@@ -74,12 +60,6 @@ from apiary_df.worker.engine import Engine
 from apiary_df.writes import attempt_folder
 
 logger = logging.getLogger("apiary_df")
-
-LIST_ABOVE = 3
-"""Pending tasks above which one listing of a query is cheaper than a look for each of their records."""
-
-LIST_ABOVE_IN_FOLDER = 32
-"""The same in a folder, where a look that finds nothing takes ten microseconds."""
 
 POLL_GROWTH = 1.5
 """Factor by which the wait between two looks grows while nothing happens."""
@@ -124,6 +104,7 @@ class QueryRun:
         settings: Settings, filled in for the swarm's store.
         footers: Parquet footers that were read before.
         on_progress: Told about progress.
+        host: The machine.
     """
 
     def __init__(
@@ -133,12 +114,16 @@ class QueryRun:
         settings: Settings,
         footers: FooterCache,
         on_progress: OnProgress | None = None,
+        *,
+        host: Host = SYSTEM,
     ) -> None:
         self.query_id = new_query_id()
         self.schema = query.schema
         self._query = query
         self._view = view
         self._store = view.store
+        self._host = host
+        self._objects = QueryObjects(self.query_id, view.store, view.node_id)
         self._settings = settings
         self._footers = footers
         self._on_progress = on_progress
@@ -146,8 +131,6 @@ class QueryRun:
         self._root_stage = query.graph.root
         self._folded: tuple[int, ...] = ()
         self._commits: list[CommitRecord] = []
-        self._seen_errors: set[str] = set()
-        self._mail_keys: list[str] = []
         self._sent_s: dict[TaskKey, float] = {}
         self._given: dict[TaskKey, str] = {}
         self._doubts: set[TaskKey] = set()
@@ -155,7 +138,7 @@ class QueryRun:
         self._stored_bytes = 0
         self._started_s = 0.0
         self._ended_s: float | None = None
-        self._cancelled = threading.Event()
+        self._cancelled = host.event()
         self._wait_s = settings.poll_min_s
         self._requests_before = view.store.counts.snapshot()
         self._write = self._planned_write()
@@ -180,7 +163,7 @@ class QueryRun:
 
     def report(self) -> QueryReport:
         """Return what the query has done so far."""
-        ended_s = self._ended_s if self._ended_s is not None else time.monotonic()
+        ended_s = self._ended_s if self._ended_s is not None else self._host.now_s()
         requests = _difference(self._store.counts.snapshot(), self._requests_before)
         for commit in self._commits:
             for kind, count in commit.metrics.requests.items():
@@ -224,12 +207,12 @@ class QueryRun:
     # -- the run ------------------------------------------------------------------------------------------------------
 
     def _run(self) -> Generator[pa.RecordBatch, None, None]:
-        self._started_s = time.monotonic()
+        self._started_s = self._host.now_s()
         try:
             self._announce()
             yield from self._drive()
         finally:
-            self._ended_s = time.monotonic()
+            self._ended_s = self._host.now_s()
             self._clean_up()
 
     def _planned_write(self) -> Write | None:
@@ -245,46 +228,19 @@ class QueryRun:
             options=self._view.store_options,
             settings=self._settings,
             root=self._store,
+            host=self._host,
         )
 
     def _announce(self) -> None:
-        """Write what nodes need to know of the query: its manifest, and every stage's fragment."""
         if self._write is not None:
             self._write.begin()
-        entries: list[StageEntry] = []
-        for stage in self._query.graph.stages[:-1]:
-            if stage.in_session:
-                continue
-            if stage.schema is None:
-                raise InternalError(f"stage {stage.stage} was cut without a schema")
-            plan_key = keys.plan(self.query_id, stage.stage)
-            fragment = stage.fragment if self._write is None else self._write.staged(stage.fragment)
-            self._store.put(plan_key, codec.encode(fragment))
-            entries.append(
-                StageEntry(
-                    stage=stage.stage,
-                    inputs=stage.inputs,
-                    plan_key=plan_key,
-                    output=stage.output,
-                    partitions=stage.partitions,
-                    schema=stage.schema.arrow.serialize().to_pybytes(),
-                )
-            )
-        manifest = Manifest(
-            query_id=self.query_id,
-            coordinator=self._view.node_id,
-            protocol_version=PROTOCOL_VERSION,
-            datafusion_version=datafusion.__version__,
+        self._objects.announce(
+            self._query.graph.stages[:-1],
             sql=self._query.sql,
-            settings=dict(self._query.settings),
-            created_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            settings=self._query.settings,
             timeout_s=self._settings.timeout_s,
-            stages=tuple(entries),
-            created_folders=0 if self._write is None else self._write.created_folders,
+            write=self._write,
         )
-        lease = Lease(query_id=self.query_id, coordinator=self._view.node_id, seq=0)
-        self._store.put(keys.lease(self.query_id), encode(lease))
-        self._store.put(keys.manifest(self.query_id), encode(manifest))
 
     def _drive(self) -> Generator[pa.RecordBatch, None, None]:
         commands: deque[Command] = deque(self._schedule.handle(Started()))
@@ -354,19 +310,9 @@ class QueryRun:
         return plan_stage(stage, nodes, self._schedule.partials(), starts, options)
 
     def _send(self, command: SendTasks) -> None:
-        mail = Mail(
-            token=secrets.token_hex(8),
-            query_id=self.query_id,
-            sender=self._view.node_id,
-            tasks=tuple(
-                TaskMail(spec=spec, attempt=attempt, plan_key=keys.plan(self.query_id, spec.stage))
-                for spec, attempt in command.tasks
-            ),
-        )
-        number = send(self._store, command.node_id, self._view.next_mail(command.node_id), mail)
+        number = self._objects.send(command.node_id, self._view.next_mail(command.node_id), command.tasks)
         self._view.mail_sent(command.node_id, number, len(command.tasks))
-        self._mail_keys.append(keys.inbox(command.node_id, number))
-        now_s = time.monotonic()
+        now_s = self._host.now_s()
         for spec, attempt in command.tasks:
             key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
             self._sent_s[key] = now_s
@@ -425,33 +371,20 @@ class QueryRun:
 
     def _overdue(self) -> bool:
         timeout_s = self._settings.timeout_s
-        return timeout_s is not None and time.monotonic() - self._started_s > timeout_s
+        return timeout_s is not None and self._host.now_s() - self._started_s > timeout_s
 
     def _timed_out(self) -> Event:
         return TimedOut(timeout_s=self._settings.timeout_s or 0.0)
 
     def _news(self) -> list[Event]:
-        pending = self._schedule.pending()
-        listed: set[str] | None = None
-        if len(pending) > (LIST_ABOVE_IN_FOLDER if self._store.kind == "folder" else LIST_ABOVE):
-            listed = {meta.key for meta in self._store.list(keys.query_prefix(self.query_id))}
         events: list[Event] = []
-        for key, _ in pending:
-            commit_key = keys.commit(self.query_id, key.stage, key.task)
-            if (data := self._peek(commit_key, listed)) is not None:
-                commit = decode(data, CommitRecord, commit_key)
-                self._commits.append(commit)
-                self._attempt_over(key)
-                committed = TaskCommitted(key=commit.key, partial=commit.partial)
-                events.append(committed)
-                continue
-            error_key = keys.error(self.query_id, key.stage, key.task, key.attempt)
-            if error_key not in self._seen_errors and (data := self._peek(error_key, listed)) is not None:
-                self._seen_errors.add(error_key)
-                report = decode(data, ErrorReport, error_key)
-                self._attempt_over(key)
-                error = ApiaryError.from_info(report.error)
-                events.append(self._erred(key, report.node_id, error))
+        for key, record in self._objects.news(key for key, _ in self._schedule.pending()):
+            self._attempt_over(key)
+            if isinstance(record, CommitRecord):
+                self._commits.append(record)
+                events.append(TaskCommitted(key=record.key, partial=record.partial))
+            else:
+                events.append(self._erred(key, record.node_id, ApiaryError.from_info(record.error)))
         return events
 
     def _attempt_over(self, key: TaskKey) -> None:
@@ -459,11 +392,6 @@ class QueryRun:
         node_id = self._given.pop(key, None)
         if node_id is not None:
             self._view.task_ended(node_id)
-
-    def _peek(self, key: str, listed: set[str] | None) -> bytes | None:
-        if listed is not None and key not in listed:
-            return None
-        return self._store.get_or_none(key)
 
     def _erred(self, key: TaskKey, node_id: str, error: ApiaryError) -> TaskErred:
         alternatives = tuple(sorted(info.node_id for info in self._nodes() if info.bees_total))
@@ -575,13 +503,13 @@ class QueryRun:
         try:
             try:
                 if not self._settings.keep:
-                    self._store.delete([keys.manifest(self.query_id), *self._mail_keys])
+                    self._objects.withdraw()
             finally:
                 # Whatever becomes of the rest: a write that is not ended keeps saying that it is under way.
                 if self._write is not None:
                     self._write.end()
             if not self._settings.keep:
-                self._store.delete_prefix(keys.query_prefix(self.query_id))
+                self._objects.remove()
         except StorageError as error:
             logger.warning("could not remove query %s from %s: %s", self.query_id, self._store.url, error)
             if self._schedule.state is QueryState.DONE:

@@ -17,7 +17,6 @@ whoever runs the query.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -25,6 +24,7 @@ from urllib.parse import unquote
 
 from apiary_df.config import Settings
 from apiary_df.errors import ApiaryError, ObjectMissing, WriteUndone
+from apiary_df.host import SYSTEM, Activity, Host
 from apiary_df.lost_writes import decide, open_folder, take_back_here
 from apiary_df.model import WrittenFile
 from apiary_df.plan.sinks import SinkTarget, find_sink, redirected, target_of
@@ -59,6 +59,7 @@ class Write:
         options: How the target is reached.
         settings: They say how often a session gives a sign of life, and when it is taken for dead.
         root: The swarm's root, whose nodes take a lost session's files back; None without a swarm.
+        host: The machine.
 
     Raises:
         ConfigError: If nothing can be written there.
@@ -73,6 +74,7 @@ class Write:
         options: StoreOptions | None,
         settings: Settings,
         root: Store | None,
+        host: Host = SYSTEM,
     ) -> None:
         self.query_id = query_id
         self.stands = False
@@ -83,9 +85,10 @@ class Write:
         self._beat_s, self._dead_after_s = _signs_of_life(settings, self._base)
         self._root = root
         self._folder = staging_folder(query_id)
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name=f"write-{query_id}", daemon=True)
+        self._host = host
+        self._lock = host.lock()
+        self._over = host.event()
+        self._keeper: Activity | None = None
         self._moves: tuple[Move, ...] = ()
         self._moved: list[Move] = []
         self._seq = 0
@@ -107,7 +110,7 @@ class Write:
         if self._root is not None:
             note = WriteNote(query_id=self.query_id, coordinator=self._coordinator, base=self._base_url)
             self._root.put(keys.write(self.query_id), encode(note))
-        self._keeper.start()
+        self._keeper = self._host.start(f"write-{self.query_id}", self._keep)
         take_back_here(self._base, self._journal_key, self._dead_after_s)
 
     @property
@@ -151,7 +154,7 @@ class Write:
             return
         self._begun = False
         self._over.set()
-        if self._keeper.is_alive():
+        if self._keeper is not None:
             self._keeper.join()
         if not self.stands and not self._target.single_file:
             self._base.delete([move.final for move in self._moved])

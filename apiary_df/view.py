@@ -6,13 +6,12 @@ better than they do: what it has sent, and what has come back.
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from apiary_df.config import Settings
 from apiary_df.errors import FunctionsRefused
+from apiary_df.host import SYSTEM, Host
 from apiary_df.model import NodeInfo, NodeState
 from apiary_df.plan.functions import PythonFunction, names_of
 from apiary_df.planner.board import some
@@ -55,19 +54,26 @@ class SwarmView:
         node_id: The session's own id.
         settings: Settings, filled in for the store.
         store_options: How cells are reached.
+        host: The machine.
 
     Raises:
         StorageUnreachable: If the root cannot be reached or written.
     """
 
     def __init__(
-        self, store: Store, node_id: str, settings: Settings, store_options: StoreOptions | None = None
+        self,
+        store: Store,
+        node_id: str,
+        settings: Settings,
+        store_options: StoreOptions | None = None,
+        host: Host = SYSTEM,
     ) -> None:
         self.store = store
         self.node_id = node_id
         self.store_options = store_options
         self._settings = settings
-        self._lock = threading.RLock()
+        self._host = host
+        self._lock = host.lock()
         self._given: dict[str, _Given] = {}
         self._own_queries: set[str] = set()
         self._views: tuple[NodeView, ...] = ()
@@ -77,7 +83,7 @@ class SwarmView:
             suspect_after_s=settings.suspect_after_s or 2.0,
             dead_after_s=settings.dead_after_s or 5.0,
             store_now=store.check_writable(),
-            now_s=time.monotonic(),
+            now_s=host.now_s(),
         )
 
     def refresh(self) -> tuple[NodeView, ...]:
@@ -87,14 +93,14 @@ class SwarmView:
             StorageError: If they cannot be read.
         """
         with self._lock:
-            self._views = tuple(read_nodes(self.store, self._observer, time.monotonic()))
-            self._read_s = time.monotonic()
+            self._views = tuple(read_nodes(self.store, self._observer, self._host.now_s()))
+            self._read_s = self._host.now_s()
             return self._views
 
     def refresh_if_due(self) -> bool:
         """Read all heartbeats if the last reading is older than a heartbeat; return whether it was."""
         with self._lock:
-            if time.monotonic() - self._read_s < (self._settings.heartbeat_s or 1.0):
+            if self._host.now_s() - self._read_s < (self._settings.heartbeat_s or 1.0):
                 return False
             self.refresh()
             return True

@@ -27,6 +27,7 @@ from apiary_df.errors import (
     QueryCancelled,
     ResourcesExhausted,
 )
+from apiary_df.host import Event
 from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec, WrittenFile
 from apiary_df.objects import register_object_store_for
 from apiary_df.plan import codec
@@ -142,7 +143,7 @@ def run_attempt(
     partial_key: str,
     engine: Engine,
     bench: Bench,
-    cancelled: threading.Event,
+    cancelled: Event,
 ) -> Work:
     """Run one attempt and put its partial into storage.
 
@@ -198,7 +199,7 @@ def _drain(
     plan: ExecutionPlan,
     fragment: PlanNode,
     write: Callable[[int, pa.RecordBatch], None],
-    cancelled: threading.Event,
+    cancelled: Event,
 ) -> None:
     """Execute all partitions at once and hand every batch on, one at a time.
 

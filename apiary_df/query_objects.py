@@ -1,0 +1,184 @@
+"""What one query has in storage: announced at its start, written to and read while it runs, removed at its end.
+
+What belongs here: the requests to storage that a coordinator makes for its query. What they mean for the query is
+decided by :mod:`apiary_df.schedule`; the files that a query writes for its user are :mod:`apiary_df.publish`'s.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+
+import datafusion
+
+from apiary_df.errors import InternalError
+from apiary_df.model import TaskKey, TaskSpec
+from apiary_df.plan import codec
+from apiary_df.plan.stages import Stage
+from apiary_df.protocol import keys
+from apiary_df.protocol.inbox import send
+from apiary_df.protocol.messages import (
+    CommitRecord,
+    ErrorReport,
+    Lease,
+    Mail,
+    Manifest,
+    StageEntry,
+    TaskMail,
+    decode,
+    encode,
+)
+from apiary_df.protocol.versions import PROTOCOL_VERSION
+from apiary_df.publish import Write
+from apiary_df.store import Store
+
+LIST_ABOVE = 3
+"""Pending tasks above which one listing of a query is cheaper than a look for each of their records."""
+
+LIST_ABOVE_IN_FOLDER = 32
+"""The same in a folder, where a look that finds nothing takes ten microseconds."""
+
+
+class QueryObjects:
+    """A query's objects below the swarm's root.
+
+    Args:
+        query_id: The query.
+        store: The root.
+        coordinator: Id of the session that runs it.
+    """
+
+    def __init__(self, query_id: str, store: Store, coordinator: str) -> None:
+        self._query_id = query_id
+        self._store = store
+        self._coordinator = coordinator
+        self._mail_keys: list[str] = []
+        self._seen_errors: set[str] = set()
+
+    def announce(
+        self,
+        stages: Sequence[Stage],
+        *,
+        sql: str | None,
+        settings: Mapping[str, str],
+        timeout_s: float | None,
+        write: Write | None,
+    ) -> None:
+        """Write what nodes need to know of the query: every stage's fragment, the lease, and the manifest last.
+
+        Args:
+            stages: All stages but the root.
+            sql: The query's text, for people.
+            settings: DataFusion options under which every task runs.
+            timeout_s: The query's deadline, in seconds from its start.
+            write: The files that it writes.
+
+        Raises:
+            StorageError: If something cannot be written.
+        """
+        entries: list[StageEntry] = []
+        for stage in stages:
+            if stage.in_session:
+                continue
+            if stage.schema is None:
+                raise InternalError(f"stage {stage.stage} was cut without a schema")
+            plan_key = keys.plan(self._query_id, stage.stage)
+            fragment = stage.fragment if write is None else write.staged(stage.fragment)
+            self._store.put(plan_key, codec.encode(fragment))
+            entries.append(
+                StageEntry(
+                    stage=stage.stage,
+                    inputs=stage.inputs,
+                    plan_key=plan_key,
+                    output=stage.output,
+                    partitions=stage.partitions,
+                    schema=stage.schema.arrow.serialize().to_pybytes(),
+                )
+            )
+        manifest = Manifest(
+            query_id=self._query_id,
+            coordinator=self._coordinator,
+            protocol_version=PROTOCOL_VERSION,
+            datafusion_version=datafusion.__version__,
+            sql=sql,
+            settings=dict(settings),
+            created_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            timeout_s=timeout_s,
+            stages=tuple(entries),
+            created_folders=0 if write is None else write.created_folders,
+        )
+        lease = Lease(query_id=self._query_id, coordinator=self._coordinator, seq=0)
+        self._store.put(keys.lease(self._query_id), encode(lease))
+        self._store.put(keys.manifest(self._query_id), encode(manifest))
+
+    def send(self, node_id: str, first_number: int, tasks: Iterable[tuple[TaskSpec, int]]) -> int:
+        """Send attempts to a node.
+
+        Args:
+            node_id: The node.
+            first_number: First number to try for the mail.
+            tasks: Tasks, each with the number of the attempt.
+
+        Returns:
+            The mail's number.
+
+        Raises:
+            StorageError: If it cannot be sent.
+        """
+        mail = Mail(
+            token=secrets.token_hex(8),
+            query_id=self._query_id,
+            sender=self._coordinator,
+            tasks=tuple(
+                TaskMail(spec=spec, attempt=attempt, plan_key=keys.plan(self._query_id, spec.stage))
+                for spec, attempt in tasks
+            ),
+        )
+        number = send(self._store, node_id, first_number, mail)
+        self._mail_keys.append(keys.inbox(node_id, number))
+        return number
+
+    def news(self, pending: Iterable[TaskKey]) -> Iterator[tuple[TaskKey, CommitRecord | ErrorReport]]:
+        """Look for the outcomes of attempts; each error report is returned once.
+
+        Args:
+            pending: The newest attempt of every task that is not committed.
+
+        Raises:
+            StorageError: If the store cannot be read, or a record is damaged.
+        """
+        keys_of_tasks = list(pending)
+        listed: set[str] | None = None
+        if len(keys_of_tasks) > (LIST_ABOVE_IN_FOLDER if self._store.kind == "folder" else LIST_ABOVE):
+            listed = {meta.key for meta in self._store.list(keys.query_prefix(self._query_id))}
+        for key in keys_of_tasks:
+            commit_key = keys.commit(self._query_id, key.stage, key.task)
+            if (data := self._peek(commit_key, listed)) is not None:
+                yield key, decode(data, CommitRecord, commit_key)
+                continue
+            error_key = keys.error(self._query_id, key.stage, key.task, key.attempt)
+            if error_key not in self._seen_errors and (data := self._peek(error_key, listed)) is not None:
+                self._seen_errors.add(error_key)
+                yield key, decode(data, ErrorReport, error_key)
+
+    def _peek(self, key: str, listed: set[str] | None) -> bytes | None:
+        if listed is not None and key not in listed:
+            return None
+        return self._store.get_or_none(key)
+
+    def withdraw(self) -> None:
+        """Remove manifest and mail: a node that does not find the manifest stops, and cleans up after itself.
+
+        Raises:
+            StorageError: If they cannot be removed.
+        """
+        self._store.delete([keys.manifest(self._query_id), *self._mail_keys])
+
+    def remove(self) -> None:
+        """Remove everything that is left.
+
+        Raises:
+            StorageError: If it cannot be removed.
+        """
+        self._store.delete_prefix(keys.query_prefix(self._query_id))

@@ -1,0 +1,214 @@
+"""What a node does with an order: it finds out about the query, has the attempt made, and records how it went.
+
+What belongs here: reading manifests and fragments, commit records, error reports, and removing what attempts wrote for
+queries that are over. How an attempt is carried out is an :class:`~apiary_df.worker.executor.Executor`'s business.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from apiary_df.errors import ApiaryError, InternalError, ObjectDamaged, QueryCancelled
+from apiary_df.host import Event, Host
+from apiary_df.plan import codec
+from apiary_df.plan.tree import PlanNode
+from apiary_df.protocol import keys, versions
+from apiary_df.protocol.messages import CommitRecord, ErrorReport, Manifest, TaskMail, TaskMetrics, decode, encode
+from apiary_df.publish import discard, for_attempt
+from apiary_df.store import Store
+from apiary_df.store_options import StoreOptions
+from apiary_df.worker.bee import Work
+from apiary_df.worker.desk import Order
+from apiary_df.worker.executor import Executor, Job
+
+logger = logging.getLogger("apiary_df")
+
+KNOWN_QUERIES = 64
+"""Queries whose manifests and fragments a node keeps in memory; older ones are read again if asked for."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Known:
+    """What a node knows of a query."""
+
+    manifest: Manifest
+    cancelled: Event
+    fragments: dict[int, PlanNode] = field(default_factory=dict)
+    schemas: dict[int, pa.Schema] = field(default_factory=dict)
+
+
+class Attempts:
+    """Carries out a node's orders. Thread-safe: each bee calls :meth:`run` for its own orders.
+
+    Args:
+        store: The swarm's root.
+        node_id: The node.
+        options: How files that queries write are reached.
+        bee_bytes: Memory of one bee.
+        host: The clock.
+    """
+
+    def __init__(self, store: Store, node_id: str, options: StoreOptions | None, *, bee_bytes: int, host: Host) -> None:
+        self._store = store
+        self._node_id = node_id
+        self._options = options
+        self._bee_bytes = bee_bytes
+        self._host = host
+        self._lock = host.lock()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    def drop_ended(self, query_ids: Iterable[str]) -> None:
+        """Stop work on those of these queries whose manifest is gone: their coordinator has ended them.
+
+        Raises:
+            StorageError: If that cannot be found out.
+        """
+        with self._lock:
+            known = {query_id: self._known[query_id] for query_id in query_ids if query_id in self._known}
+        for query_id, query in known.items():
+            if not self._is_wanted(query_id):
+                query.cancelled.set()
+
+    def run(self, order: Order, executor: Executor) -> None:
+        """Run one attempt and record its outcome. Nothing escapes: what cannot be recorded is logged."""
+        started_s = self._host.now_s()
+        before = self._store.counts.snapshot()
+        try:
+            try:
+                query = self._query(order.query_id)
+                if query is None:
+                    return
+                work = executor.run(self._job(order, query))
+                self._commit(order, work, started_s, before)
+            except QueryCancelled:
+                self._discard(order)
+            except ApiaryError as error:
+                self._report(order, error, started_s)
+            except BaseException as error:  # defects, and panics of native code, which are no Exception
+                logger.exception("node %s: task %s raised what it should not", self._node_id, order.key)
+                self._report(order, InternalError(f"{type(error).__name__}: {error}"), started_s)
+        except ApiaryError as error:
+            logger.warning("node %s cannot record how task %s went: %s", self._node_id, order.key, error)
+
+    # -- what is known of queries -------------------------------------------------------------------------------------
+
+    def _is_wanted(self, query_id: str) -> bool:
+        return self._store.get_or_none(keys.manifest(query_id)) is not None
+
+    def _job(self, order: Order, query: _Known) -> Job:
+        key, task = order.key, order.mail.spec
+        if task.stage not in query.schemas:
+            raise ObjectDamaged(f"the manifest of query {order.query_id} has no stage {task.stage}, the task's")
+        return Job(
+            query_id=order.query_id,
+            task=task,
+            fragment=self._fragment(query, order.mail),
+            schema=query.schemas[task.stage],
+            settings=query.manifest.settings,
+            partial_key=keys.partial(key.query_id, key.stage, key.task, key.attempt),
+            memory_bytes=self._bee_bytes,
+            cancelled=query.cancelled,
+        )
+
+    def _query(self, query_id: str) -> _Known | None:
+        """Return what is known of a query, reading its manifest the first time; None if it is over."""
+        with self._lock:
+            known = self._known.get(query_id)
+        if known is not None:
+            return None if known.cancelled.is_set() else known
+        key = keys.manifest(query_id)
+        data = self._store.get_or_none(key)
+        if data is None:
+            return None
+        manifest = decode(data, Manifest, key)
+        if manifest.query_id != query_id:
+            raise ObjectDamaged(f"the manifest {key!r} is of query {manifest.query_id!r}", key=key)
+        versions.check(manifest.protocol_version, manifest.datafusion_version, f"the coordinator of query {query_id}")
+        known = _Known(manifest=manifest, cancelled=self._host.event())
+        for entry in manifest.stages:
+            try:
+                known.schemas[entry.stage] = pa.ipc.read_schema(pa.py_buffer(entry.schema))
+            except (pa.ArrowException, OSError) as error:
+                raise ObjectDamaged(f"the manifest {key!r} has no schema of stage {entry.stage}: {error}") from error
+        with self._lock:
+            self._known[query_id] = known
+            while len(self._known) > KNOWN_QUERIES:
+                self._known.popitem(last=False)
+        return known
+
+    def _fragment(self, query: _Known, mail: TaskMail) -> PlanNode:
+        stage = mail.spec.stage
+        if stage not in query.fragments:
+            query.fragments[stage] = codec.decode(self._store.get(mail.plan_key))
+        return for_attempt(query.fragments[stage], stage, mail.spec.task, mail.attempt)
+
+    # -- outcomes -----------------------------------------------------------------------------------------------------
+
+    def _commit(self, order: Order, work: Work, started_s: float, before: Mapping[str, int]) -> None:
+        key = order.key
+        token = secrets.token_hex(8)
+        after = self._store.counts.snapshot()
+        record = CommitRecord(
+            token=token,
+            query_id=key.query_id,
+            stage=key.stage,
+            task=key.task,
+            attempt=key.attempt,
+            node_id=self._node_id,
+            partial=work.partial,
+            metrics=TaskMetrics(
+                rows_out=work.partial.rows,
+                bytes_out=work.partial.length,
+                bytes_in=order.mail.spec.input_bytes,
+                queued_s=started_s - order.received_s,
+                seconds=self._host.now_s() - started_s,
+                spill_count=work.spills,
+                spilled_bytes=work.spilled_bytes,
+                cells=len(order.mail.spec.cells),
+                requests={name: count - before.get(name, 0) for name, count in after.items()},
+            ),
+            files=work.files,
+        )
+        commit_key = keys.commit(key.query_id, key.stage, key.task)
+        if not self._store.create(commit_key, encode(record), token):
+            # Another attempt was first. Its partial counts; this one is in nobody's way, and goes with the query.
+            logger.info("node %s: another attempt at task %s was committed first", self._node_id, key)
+        if not self._is_wanted(key.query_id):
+            self._discard(order)
+
+    def _discard(self, order: Order) -> None:
+        """Remove what an attempt wrote for a query that is over; its coordinator may have cleaned up before."""
+        key = order.key
+        self._store.delete(
+            [
+                keys.partial(key.query_id, key.stage, key.task, key.attempt),
+                keys.commit(key.query_id, key.stage, key.task),
+                keys.error(key.query_id, key.stage, key.task, key.attempt),
+            ]
+        )
+        self._store.delete_prefix(keys.query_prefix(key.query_id))
+        with self._lock:
+            known = self._known.get(key.query_id)
+        if known is not None and key.stage in known.fragments:
+            discard(self._fragment(known, order.mail), self._options, known.manifest.created_folders)
+
+    def _report(self, order: Order, error: ApiaryError, started_s: float) -> None:
+        key = order.key
+        report = ErrorReport(
+            query_id=key.query_id,
+            stage=key.stage,
+            task=key.task,
+            attempt=key.attempt,
+            node_id=self._node_id,
+            error=error.to_info(),
+            seconds=self._host.now_s() - started_s,
+        )
+        self._store.put(keys.error(key.query_id, key.stage, key.task, key.attempt), encode(report))
+        if not self._is_wanted(key.query_id):
+            self._discard(order)

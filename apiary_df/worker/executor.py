@@ -1,0 +1,127 @@
+"""How an attempt is carried out: the seam between a node, which knows of mail and records, and its bees' engines.
+
+What belongs here: what an attempt needs, and the executor that runs it in this process.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from apiary_df.config import Settings
+from apiary_df.host import Event
+from apiary_df.model import TaskSpec
+from apiary_df.plan.tree import PlanNode
+from apiary_df.store import Store
+from apiary_df.store_options import StoreOptions
+from apiary_df.worker.bee import Bench, Work, codec_of, run_attempt
+from apiary_df.worker.engine import Engine
+
+ENGINE_SHARE = 0.75
+"""Share of a bee's memory that its engine's pool may hold; the rest is for what the pool does not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything that one attempt needs.
+
+    Attributes:
+        query_id: The query.
+        task: What it reads.
+        fragment: The stage's fragment, with the attempt's own folder if it writes files.
+        schema: Schema of its partial.
+        settings: DataFusion options of the query.
+        partial_key: Where its partial goes.
+        memory_bytes: Memory that it may use.
+        cancelled: Set when the query is over.
+    """
+
+    query_id: str
+    task: TaskSpec
+    fragment: PlanNode
+    schema: pa.Schema
+    settings: Mapping[str, str]
+    partial_key: str
+    memory_bytes: int
+    cancelled: Event
+
+
+class Executor(Protocol):
+    """Runs attempts, one at a time: one bee's hands."""
+
+    def run(self, job: Job) -> Work:
+        """Run one attempt and put its partial into storage.
+
+        Raises:
+            QueryCancelled: If ``job.cancelled`` was set.
+            ApiaryError: How it failed otherwise; see :func:`apiary_df.worker.bee.run_attempt`.
+        """
+
+    def close(self) -> None:
+        """Give back what it holds; it runs nothing afterwards."""
+
+
+class ThreadExecutor:
+    """Runs attempts in the calling thread.
+
+    Args:
+        store: The swarm's root.
+        scratch: Folder for what its attempts write on the way.
+        options: How cells are reached.
+        settings: The node's settings.
+        allow_udfs: Whether plans may carry Python functions.
+    """
+
+    def __init__(
+        self, store: Store, scratch: Path, options: StoreOptions | None, settings: Settings, *, allow_udfs: bool
+    ) -> None:
+        self._store = store
+        self._scratch = scratch
+        self._options = options
+        self._settings = settings
+        self._allow_udfs = allow_udfs
+        self._engine: tuple[object, Engine] | None = None
+
+    def run(self, job: Job) -> Work:
+        """Run one attempt; see :class:`Executor`."""
+        folder = self._scratch / "task"
+        folder.mkdir(parents=True, exist_ok=True)
+        bench = Bench(
+            store=self._store,
+            scratch=folder,
+            options=self._options,
+            partial_memory_bytes=self._settings.partial_memory_bytes,
+            compression=codec_of(self._settings),
+        )
+        try:
+            return run_attempt(
+                task=job.task,
+                fragment=job.fragment,
+                schema=job.schema,
+                partial_key=job.partial_key,
+                engine=self._engine_for(job),
+                bench=bench,
+                cancelled=job.cancelled,
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Forget the engine."""
+        self._engine = None
+
+    def _engine_for(self, job: Job) -> Engine:
+        wanted = (tuple(sorted(job.settings.items())), job.memory_bytes)
+        if self._engine is None or self._engine[0] != wanted:
+            # One engine at a time: its pool is the whole of the bee's budget.
+            self._engine = None
+            spill = self._scratch / "spill"
+            spill.mkdir(parents=True, exist_ok=True)
+            budget_bytes = int(job.memory_bytes * ENGINE_SHARE)
+            self._engine = (wanted, Engine(dict(job.settings), budget_bytes, spill, allow_udfs=self._allow_udfs))
+        return self._engine[1]
