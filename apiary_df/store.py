@@ -72,6 +72,12 @@ PROBE_RETRY_S = 3.0
 _STAGED_NAME = re.compile(r"#\d+$")
 """File names that obstore uses for objects under way in a folder; no listing shows them."""
 
+_NO_ROOT_MARKS = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>")
+"""What S3 and Google, and Azure, say of a bucket that is not there; obstore has no error of its own for it."""
+
+_PANICS_OF = "pyo3_runtime"
+"""Module of the exception that a panic of native code becomes: no :class:`Exception`, and without a public name."""
+
 Data: TypeAlias = Any
 """``bytes``, any object with the buffer protocol, or a :class:`~pathlib.Path` whose content is meant."""
 
@@ -522,9 +528,16 @@ class Store:
             kind = _error_class(error, writing=verb == "write")
             words = quote_words(error, self.options.secrets())
             raise kind(f"{verb} {key!r} in {self.url}: {words}", key=key) from None
+        except BaseException as error:
+            if type(error).__module__ != _PANICS_OF:
+                raise
+            words = quote_words(error, self.options.secrets())
+            raise StorageTransient(f"{verb} {key!r} in {self.url}: obstore panicked: {words}", key=key) from error
 
 
 def _error_class(error: BaseException, *, writing: bool) -> type[StorageError]:
+    if any(mark in str(error) for mark in _NO_ROOT_MARKS):
+        return StorageUnreachable
     if isinstance(error, (FileNotFoundError, obstore_errors.NotFoundError)):
         # A write misses no key: what is missing is the bucket, or the file to be written.
         return StorageUnreachable if writing else ObjectMissing

@@ -8,6 +8,8 @@ Floats are compared to 14 significant digits, everything else exactly; rows in o
 
 Tables and record batches of pyarrow, and DataFrames of DataFusion, pandas and polars are taken alike. The rest of the
 package never imports anything from here; the comparison itself lies in :mod:`apiary_df.comparison`.
+
+How your own code takes a store that fails, loses replies or gives damaged bytes: :mod:`apiary_df.testing.faults`.
 """
 
 from apiary_df.comparison.tables import Difference, ValueDifference, compare_tables

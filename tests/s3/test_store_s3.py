@@ -41,8 +41,17 @@ def test_a_missing_bucket_is_unreachable_not_a_missing_object(s3_endpoint: Store
     store = open_store("s3://no-such-bucket/x", s3_endpoint, environ={})
     with pytest.raises(StorageUnreachable, match="NoSuchBucket"):
         store.check_writable()
-    with pytest.raises(StorageUnreachable, match="NoSuchBucket"):
-        store.put("k", b"1")
+    for ask in (
+        lambda: store.put("k", b"1"),
+        lambda: store.get("k"),
+        lambda: store.get_or_none("k"),
+        lambda: store.get_range("k", 0, 1),
+        lambda: store.list("q"),
+        lambda: store.list_names("q"),
+        lambda: store.move("k", "m"),
+    ):
+        with pytest.raises(StorageUnreachable, match="NoSuchBucket"):
+            ask()
 
 
 def test_a_listing_longer_than_one_page_is_whole(s3_url: str, s3_endpoint: StoreOptions) -> None:
