@@ -47,7 +47,7 @@ class Node:
     """A node of the swarm at a storage root.
 
     Args:
-        storage: URL of the root.
+        storage: URL of the root, or its store.
         bees: Attempts that it runs at once, >= 1.
         memory_bytes: Memory that it may use, shared out to the bees.
         options: How the root and the cells are reached; None is the environment's way.
@@ -64,7 +64,7 @@ class Node:
 
     def __init__(
         self,
-        storage: str,
+        storage: str | Store,
         *,
         bees: int,
         memory_bytes: int,
@@ -83,7 +83,7 @@ class Node:
                 f"{bees} bees need at least {bees * MIN_BEE_BYTES} bytes of memory ({MIN_BEE_BYTES} each), "
                 f"got {memory_bytes}; give the node more memory or fewer bees"
             )
-        self.store: Store = open_store(storage, options)
+        self.store = storage if isinstance(storage, Store) else open_store(storage, options)
         self.node_id = keys.check_id(node_id or new_node_id(), "node id")
         self.bees = bees
         self.ready = host.event()
