@@ -28,6 +28,9 @@ Token: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 """A number of things, or of bytes."""
 
+Slots: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+"""Bees' shares of a node's memory."""
+
 Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
 """A duration."""
 
@@ -163,11 +166,13 @@ class TaskMail(msgspec.Struct, frozen=True, kw_only=True):
         spec: What the task reads.
         attempt: Number of the attempt, from 0.
         plan_key: Where the stage's fragment lies.
+        slots: How many bees' shares of the node's memory it may use, >= 1; a node with fewer bees gives it all.
     """
 
     spec: TaskSpec
     attempt: Count
     plan_key: str
+    slots: Slots = 1
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):

@@ -112,7 +112,7 @@ class Attempts:
             schema=query.schemas[task.stage],
             settings=query.manifest.settings,
             partial_key=keys.partial(key.query_id, key.stage, key.task, key.attempt),
-            memory_bytes=self._bee_bytes,
+            memory_bytes=self._bee_bytes * order.slots,
             cancelled=query.cancelled,
         )
 

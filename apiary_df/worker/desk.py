@@ -1,17 +1,18 @@
 """The orders of a node: attempts that it was asked to make, from their arrival to their end.
 
-What belongs here: which order a bee takes next, and what is waiting and running. What an order means is
-:mod:`apiary_df.worker.attempts`'s business.
+What belongs here: what is waiting and running, which slots are taken, and bees that wait for an order. Which order is
+next is decided by :mod:`apiary_df.worker.turns`; what an order means is :mod:`apiary_df.worker.attempts`'s business.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from apiary_df.host import Event, Host
 from apiary_df.model import TaskKey
 from apiary_df.protocol.messages import TaskMail
+from apiary_df.worker.turns import Turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +24,14 @@ class Order:
         sender: The session that wants it.
         mail: The task.
         received_s: When it came, by the node's clock.
+        slots: Slots that it takes: so many bees' shares of the node's memory are its own.
     """
 
     query_id: str
     sender: str
     mail: TaskMail
     received_s: float
+    slots: int = 1
 
     @property
     def key(self) -> TaskKey:
@@ -41,13 +44,18 @@ class Order:
 class Desk:
     """Orders that wait for a bee, and those that bees work on. Thread-safe.
 
+    An order of several slots is given to one bee, and keeps others idle until it is done.
+
     Args:
         host: Where bees wait.
+        slots: Slots of the node, as many as it has bees.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, slots: int) -> None:
         self._host = host
+        self._slots = slots
         self._lock = host.lock()
+        self._turns: Turns[Order] = Turns()
         self._waiting: dict[TaskKey, Order] = {}
         self._running: dict[TaskKey, Order] = {}
         self._idle: deque[Event] = deque()
@@ -58,26 +66,30 @@ class Desk:
         with self._lock:
             if order.key in self._waiting or order.key in self._running:
                 return
+            # Whoever asks for more slots than there are gets all.
+            order = replace(order, slots=max(1, min(order.slots, self._slots)))
             self._waiting[order.key] = order
-            if self._idle:
-                self._idle.popleft().set()
+            self._turns.add(order, session=order.sender, query=order.query_id, slots=order.slots)
+            self._wake_one()
 
     def close(self) -> None:
         """Send bees home: those that ask for an order when none is waiting get none any more."""
         with self._lock:
             self._closed = True
-            while self._idle:
-                self._idle.popleft().set()
+            self._wake_all()
 
     def next(self) -> Order | None:
         """Wait for an order and return it, now running; None if there will be none."""
         while True:
             with self._lock:
-                if self._waiting:
-                    key = next(iter(self._waiting))
-                    order = self._running[key] = self._waiting.pop(key)
+                order = self._turns.take(self._slots - sum(taken.slots for taken in self._running.values()))
+                if order is not None:
+                    self._running[order.key] = self._waiting.pop(order.key)
+                    # Slots may have fallen free in numbers; each bee that gets something looks after one more.
+                    self._wake_one()
                     return order
-                if self._closed:
+                if self._closed and not self._waiting:
+                    self._wake_all()
                     return None
                 woken = self._host.event()
                 self._idle.append(woken)
@@ -87,6 +99,7 @@ class Desk:
         """Note that an order has ended, however it did."""
         with self._lock:
             self._running.pop(order.key, None)
+            self._wake_one()
 
     def size(self) -> int:
         """Return how many orders are waiting or running."""
@@ -97,3 +110,11 @@ class Desk:
         """Return the queries whose orders are waiting or running."""
         with self._lock:
             return {key.query_id for key in (*self._running, *self._waiting)}
+
+    def _wake_one(self) -> None:
+        if self._idle and (self._waiting or self._closed):
+            self._idle.popleft().set()
+
+    def _wake_all(self) -> None:
+        while self._idle:
+            self._idle.popleft().set()

@@ -95,7 +95,7 @@ class Node:
         self._cores = cores or bees
         self._started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._executors = executors or self._executor_here
-        self._desk = Desk(host)
+        self._desk = Desk(host, bees)
         self._attempts = Attempts(self.store, self.node_id, options, bee_bytes=memory_bytes // bees, host=host)
         self._lock = host.lock()
         self._leaving = host.event()
@@ -265,7 +265,9 @@ class Node:
     def _accept(self, mail: Mail) -> None:
         now_s = self._host.now_s()
         for task in mail.tasks:
-            self._desk.add(Order(query_id=mail.query_id, sender=mail.sender, mail=task, received_s=now_s))
+            self._desk.add(
+                Order(query_id=mail.query_id, sender=mail.sender, mail=task, received_s=now_s, slots=task.slots)
+            )
 
     def _bee(self, scratch: Path) -> None:
         executor = self._executors(scratch)
