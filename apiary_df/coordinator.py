@@ -473,7 +473,11 @@ class QueryRun:
             for partial in partials[root.inputs[0]]:
                 yield from read_partial(self._store, partial, 0)
             return
-        task = plan_root(root, partials, self._view.node_id)
+        yield from self._root_executed(plan_root(root, partials, self._view.node_id))
+
+    def _root_executed(self, task: TaskSpec) -> Iterator[pa.RecordBatch]:
+        """Have DataFusion run the root stage in this process."""
+        root = self._root_stage
         fragment = root.fragment if self._write is None else self._write.staged(root.fragment, ROOT_FOLDER)
         with self._workbench() as (engine, bench):
             yield from batches_of(engine, prepare_plan(task, fragment, engine, bench), root.fragment)

@@ -128,6 +128,7 @@ class Store:
         url: The root as a URL, without secrets.
         options: The effective options.
         counts: Requests and bytes so far.
+        sleep: How :meth:`create` waits between its tries, given seconds.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Store:
         self.url = url
         self.options = options
         self.counts = RequestCounts()
+        self.sleep: Callable[[float], None] = time.sleep
         self._connect = connect
         self._folder = folder
         self._key_prefix = key_prefix
@@ -268,7 +270,7 @@ class Store:
         failure: StorageError | None = None
         for tried in range(CREATE_TRIES):
             if tried:
-                time.sleep(CREATE_BACKOFF_S * 2 ** (tried - 1))
+                self.sleep(CREATE_BACKOFF_S * 2 ** (tried - 1))
             try:
                 self._create(key, data)
             except (ObjectExists, StorageTransient) as error:
