@@ -1,9 +1,64 @@
-"""What a query did: the value that ``last_query`` and EXPLAIN ANALYZE are made from."""
+"""What a query did: the value that ``last_query``, EXPLAIN ANALYZE and ``apiary replay`` are made from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from apiary_df.errors import ErrorInfo
+
+STATES = ("done", "failed", "cancelled")
+"""How a query ends: with all of its rows, with an error, or because nobody wanted it any more."""
+
+OUTCOMES = ("committed", "failed", "lost", "superseded", "stopped")
+"""What becomes of an attempt: it counts; it raised; its node was lost; another of the task counts; the query ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptReport:
+    """One attempt at a task, whatever became of it.
+
+    Seconds count from the start of the query by the coordinator's clock.
+
+    Attributes:
+        stage: Stage number.
+        task: Task number within the stage.
+        attempt: Number of the attempt at the task, from 0.
+        node_id: The node that was given it.
+        outcome: One of :data:`OUTCOMES`; ``running`` of a query that still runs.
+        error: The cause, if it failed or was lost.
+        why: Why it went to that node.
+        sent_s: When it was sent; None if that is not known.
+        started_s: When it was taken up: its end less what its node measured. None if the node told nothing.
+        ended_s: When the coordinator learned of its end; None if it never did.
+        seconds: What its node measured, from taking it up to its end; None if it told nothing.
+        queued_s: What its node measured from receiving it to taking it up; None if it told nothing.
+        rows: Rows of its partial; 0 unless it was committed.
+        input_bytes: Bytes of cells and segments that it was to read.
+        output_bytes: Bytes of its partial; 0 unless it was committed.
+        epoch: How often the task had to be done again before, since what had been committed was lost.
+        slots: Shares of its node's memory that it could hold.
+        speculative: Whether it was sent while another attempt still ran.
+    """
+
+    stage: int
+    task: int
+    attempt: int
+    node_id: str
+    outcome: str
+    error: ErrorInfo | None = None
+    why: str = ""
+    sent_s: float | None = None
+    started_s: float | None = None
+    ended_s: float | None = None
+    seconds: float | None = None
+    queued_s: float | None = None
+    rows: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
+    epoch: int = 0
+    slots: int = 1
+    speculative: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +139,10 @@ class QueryReport:
         requests: Requests of the session and, while they ran tasks, of the nodes, by kind: no fewer than its own.
         folded_stages: Stages that ran in this process with the result, since little was left to do.
         task_reports: One entry a committed task.
+        state: One of :data:`STATES`; ``running`` before its end.
+        error: Why it failed; None if it did not.
+        attempts: Every attempt at every task, those that failed or were lost among them, by stage and task.
+        kept: Whether its objects stayed in storage, for ``apiary replay``.
         verified: What was compared with plain DataFusion's answer; None if the session does not verify.
     """
 
@@ -99,4 +158,8 @@ class QueryReport:
     requests: Mapping[str, int] = field(default_factory=dict)
     folded_stages: tuple[int, ...] = ()
     task_reports: tuple[TaskReport, ...] = ()
+    state: str = "done"
+    error: ErrorInfo | None = None
+    attempts: tuple[AttemptReport, ...] = ()
+    kept: bool = False
     verified: Verification | None = None

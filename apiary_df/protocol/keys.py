@@ -10,6 +10,8 @@
     _queries/{query_id}/partial_{s}_{t}_{a}.arrow   an attempt's partial
     _queries/{query_id}/commit_{s}_{t}.json         which attempt counts
     _queries/{query_id}/error_{s}_{t}_{a}.json      how an attempt failed
+    _queries/{query_id}/tasks_{s}.json              a stage's tasks (only of a query that is kept)
+    _queries/{query_id}/outcome.json                how the query ended (only of a query that is kept)
     _writes/{query_id}.json                         where the files of a write under way lie
 
 Ids that come from outside are checked before they become part of a key, so that no key leads out of its folder.
@@ -37,8 +39,9 @@ _MAIL = re.compile(rf"_swarm/inbox/({_ID_PART})/(\d+)\.json")
 _HEARTBEAT = re.compile(rf"_swarm/nodes/({_ID_PART})\.json")
 _IN_QUERY = re.compile(
     rf"_queries/(?P<query>{_ID_PART})/(?:"
-    r"(?P<plain>manifest|lease)\.json"
+    r"(?P<plain>manifest|lease|outcome)\.json"
     r"|(?P<plan>stage)_(?P<plan_stage>\d+)\.plan"
+    r"|(?P<kept>tasks)_(?P<kept_stage>\d+)\.json"
     r"|(?P<task>commit)_(?P<task_stage>\d+)_(?P<task_task>\d+)\.json"
     r"|(?P<attempt>partial|error)_(?P<stage>\d+)_(?P<number>\d+)_(?P<try>\d+)\.(?:arrow|json))"
 )
@@ -52,7 +55,8 @@ class QueryKey:
 
     Attributes:
         query_id: The query.
-        kind: ``manifest``, ``lease``, ``stage`` (a fragment), ``commit``, ``partial`` or ``error``.
+        kind: ``manifest``, ``lease``, ``outcome``, ``stage`` (a fragment), ``tasks``, ``commit``, ``partial`` or
+            ``error``.
         stage: Stage number, where the kind has one.
         task: Task number, where the kind has one.
         attempt: Attempt number, where the kind has one.
@@ -140,6 +144,16 @@ def error(query_id: str, stage: int, task: int, attempt: int) -> str:
     return f"{query_prefix(query_id)}error_{stage}_{task}_{attempt}.json"
 
 
+def tasks(query_id: str, stage: int) -> str:
+    """Return the key of a stage's tasks, as they lie there when the query is kept."""
+    return f"{query_prefix(query_id)}tasks_{stage}.json"
+
+
+def outcome(query_id: str) -> str:
+    """Return the key of what became of a query, which lies there when the query is kept."""
+    return f"{query_prefix(query_id)}outcome.json"
+
+
 def write(query_id: str) -> str:
     """Return the key of the note that a query writes files."""
     return f"{WRITES}{check_id(query_id, 'query id')}.json"
@@ -155,6 +169,8 @@ def parse_query_key(key: str) -> QueryKey | None:
         return QueryKey(query_id=part["query"], kind=part["plain"])
     if part["plan"]:
         return QueryKey(query_id=part["query"], kind="stage", stage=int(part["plan_stage"]))
+    if part["kept"]:
+        return QueryKey(query_id=part["query"], kind="tasks", stage=int(part["kept_stage"]))
     if part["task"]:
         stage, task = int(part["task_stage"]), int(part["task_task"])
         return QueryKey(query_id=part["query"], kind="commit", stage=stage, task=task)
