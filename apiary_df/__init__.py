@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from apiary_df.dataframe import DataFrame
     from apiary_df.errors import ApiaryError
     from apiary_df.model import CellInfo, NodeInfo, NodeState
-    from apiary_df.report import QueryReport, TaskReport, Verification
+    from apiary_df.report import AttemptReport, QueryReport, Verification
     from apiary_df.session import SessionContext
     from apiary_df.store_options import StoreOptions
     from apiary_df.swarm import LocalSwarm
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "ApiaryError": "errors",
+    "AttemptReport": "report",
     "CellInfo": "model",
     "CellTable": "tables",
     "DataFrame": "dataframe",
@@ -36,12 +37,12 @@ _EXPORTS = {
     "SessionContext": "session",
     "Settings": "config",
     "StoreOptions": "store_options",
-    "TaskReport": "report",
     "Verification": "report",
 }
 
 __all__ = [
     "ApiaryError",
+    "AttemptReport",
     "CellInfo",
     "CellTable",
     "DataFrame",
@@ -53,7 +54,6 @@ __all__ = [
     "SessionContext",
     "Settings",
     "StoreOptions",
-    "TaskReport",
     "Verification",
     "__version__",
 ]

@@ -262,7 +262,8 @@ class Settings:
         verify: Whether every query that ran on the swarm is run by plain DataFusion too, in this process, and its
             answer compared before any row of it is handed over; see ``SessionContext``. False: it takes the time of
             both, and the memory of both answers.
-        keep: Whether a query's objects stay in storage when it has ended, to be looked at. False: nothing stays.
+        keep: Whether a query's objects stay in storage when it has ended, for ``apiary replay``. False: nothing stays.
+        keep_failed: The same, of queries that fail only.
     """
 
     timeout_s: float | None = _setting(None, "seconds", 0.001, 30 * _DAY_S)
@@ -286,6 +287,7 @@ class Settings:
     max_attempts: int = _setting(4, "count", 1, 100)
     verify: bool = _setting(False, "flag")
     keep: bool = _setting(False, "flag")
+    keep_failed: bool = _setting(False, "flag")
 
     def __post_init__(self) -> None:
         for name, rule in RULES.items():

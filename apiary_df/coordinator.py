@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.errors import ApiaryError, QueryCancelled, StorageError, StorageTransient
+from apiary_df.errors import ApiaryError, ErrorInfo, QueryCancelled, StorageError, StorageTransient
 from apiary_df.footers import FooterCache, row_group_starts
+from apiary_df.history import History, ending_of
 from apiary_df.host import SYSTEM, Host
 from apiary_df.model import NodeInfo, NodeState, TaskKey, TaskSpec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
@@ -32,7 +34,7 @@ from apiary_df.protocol.messages import CommitRecord
 from apiary_df.protocol.partial import read_partial
 from apiary_df.publish import ROOT_FOLDER, Write, written
 from apiary_df.query_objects import QueryObjects
-from apiary_df.report import QueryReport, TaskReport
+from apiary_df.report import QueryEnd, QueryReport
 from apiary_df.schedule import (
     AllNodesLost,
     Cancelled,
@@ -130,14 +132,17 @@ class QueryRun:
         self._schedule = Schedule(self.query_id, query.graph, max_attempts=settings.max_attempts)
         self._root_stage = query.graph.root
         self._folded: tuple[int, ...] = ()
-        self._commits: list[CommitRecord] = []
+        self._history = History(self.query_id, view.node_id, query.graph.root.stage)
         self._sent_s: dict[TaskKey, float] = {}
         self._given: dict[TaskKey, str] = {}
         self._doubts: set[TaskKey] = set()
         self._rows = 0
-        self._stored_bytes = 0
         self._started_s = 0.0
         self._ended_s: float | None = None
+        self._started_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        self._state: QueryEnd = "running"
+        self._error: ErrorInfo | None = None
+        self._kept = False
         self._cancelled = host.event()
         self._wait_s = settings.poll_min_s
         self._requests_before = view.store.counts.snapshot()
@@ -165,7 +170,8 @@ class QueryRun:
         """Return what the query has done so far."""
         ended_s = self._ended_s if self._ended_s is not None else self._host.now_s()
         requests = _difference(self._store.counts.snapshot(), self._requests_before)
-        for commit in self._commits:
+        commits = self._history.commits()
+        for commit in commits:
             for kind, count in commit.metrics.requests.items():
                 requests[kind] = requests.get(kind, 0) + count
         return QueryReport(
@@ -174,35 +180,21 @@ class QueryRun:
             distributed=True,
             reason=self._query.reason,
             stages=len(self._query.graph.stages),
-            tasks=len(self._commits),
+            tasks=len(commits),
             rows=self._rows,
-            bytes_through_storage=self._stored_bytes + sum(commit.partial.length for commit in self._commits),
+            bytes_through_storage=self._history.stored_bytes(),
             elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
             requests=requests,
             folded_stages=self._folded,
-            task_reports=tuple(map(self._task_report, self._commits)),
+            state=self._state,
+            error=self._error,
+            attempts=self._history.attempts(self._schedule, over=self._ended_s is not None),
+            kept=self._kept,
         )
 
-    def _task_report(self, commit: CommitRecord) -> TaskReport:
-        spec = self._schedule.specs(commit.stage)[commit.task]
-        metrics = commit.metrics
-        return TaskReport(
-            stage=commit.stage,
-            task=commit.task,
-            attempt=commit.attempt,
-            node_id=commit.node_id,
-            why=spec.why,
-            cells=len(spec.cells),
-            rows=commit.partial.rows,
-            input_bytes=spec.input_bytes,
-            output_bytes=commit.partial.length,
-            seconds=metrics.seconds,
-            queued_s=metrics.queued_s,
-            spills=metrics.spill_count,
-            spilled_bytes=metrics.spilled_bytes,
-            cache_hits=metrics.cache_hits,
-            requests=metrics.requests,
-        )
+    def _at_s(self) -> float:
+        """Return how long the query has run."""
+        return self._host.now_s() - self._started_s
 
     # -- the run ------------------------------------------------------------------------------------------------------
 
@@ -211,9 +203,19 @@ class QueryRun:
         try:
             self._announce()
             yield from self._drive()
+            self._end(None)
+        except BaseException as error:
+            self._end(error)
+            raise
         finally:
-            self._ended_s = self._host.now_s()
             self._clean_up()
+
+    def _end(self, failure: BaseException | None) -> None:
+        """Note how the query ended, for its report."""
+        self._ended_s = self._host.now_s()
+        self._state, self._error = ending_of(failure)
+        outcome = {"done": "committed", "failed": "failed"}.get(self._state, "stopped")
+        self._history.root_ended(self._at_s(), self._rows, outcome, self._error)
 
     def _planned_write(self) -> Write | None:
         """Return the files that the query is to write; None if it writes none."""
@@ -317,6 +319,7 @@ class QueryRun:
             key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
             self._sent_s[key] = now_s
             self._given[key] = command.node_id
+            self._history.sent(key, now_s - self._started_s)
         self._wait_s = self._settings.poll_min_s
 
     def _store_tables(self, command: SendTasks) -> tuple[Command, ...]:
@@ -327,6 +330,7 @@ class QueryRun:
             key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
             stage = self._query.graph.stages[spec.stage]
             assert stage.schema is not None
+            self._history.sent(key, self._at_s(), here=True)
             try:
                 with self._workbench() as (engine, bench):
                     work = run_attempt(
@@ -343,7 +347,7 @@ class QueryRun:
             except ApiaryError as error:
                 erred = TaskErred(key=key, node_id=self._view.node_id, error=error)
                 return (*commands, *self._schedule.handle(erred))
-            self._stored_bytes += work.partial.length
+            self._history.stored(key, work.partial, self._at_s())
             commands += self._schedule.handle(TaskCommitted(key=key, partial=work.partial))
         return commands
 
@@ -371,7 +375,7 @@ class QueryRun:
 
     def _overdue(self) -> bool:
         timeout_s = self._settings.timeout_s
-        return timeout_s is not None and self._host.now_s() - self._started_s > timeout_s
+        return timeout_s is not None and self._at_s() > timeout_s
 
     def _timed_out(self) -> Event:
         return TimedOut(timeout_s=self._settings.timeout_s or 0.0)
@@ -381,9 +385,10 @@ class QueryRun:
         for key, record in self._objects.news(key for key, _ in self._schedule.pending()):
             self._attempt_over(key)
             if isinstance(record, CommitRecord):
-                self._commits.append(record)
+                self._history.committed(record, self._at_s())
                 events.append(TaskCommitted(key=record.key, partial=record.partial))
             else:
+                self._history.ended(key, self._at_s(), record.seconds)
                 events.append(self._erred(key, record.node_id, ApiaryError.from_info(record.error)))
         return events
 
@@ -406,6 +411,9 @@ class QueryRun:
         lost = [node_id for node_id in waiting_for if self._view.is_dead(node_id)]
         if not lost:
             return self._forgotten(pending)
+        for key, node_id in pending:
+            if node_id in lost:
+                self._history.ended(key, self._at_s())
         survivors = tuple(sorted(info.node_id for info in self._nodes() if info.bees_total))
         if not survivors and len(lost) < len(waiting_for):
             # The others are silent or leaving: they end their tasks, or come back, or are lost as well.
@@ -429,6 +437,7 @@ class QueryRun:
                 self._doubts.add(key)
             else:
                 self._attempt_over(key)
+                self._history.ended(key, self._at_s())
                 error = StorageTransient(f"node {node_id} knows nothing of task {key}", node=node_id, task=key)
                 events.append(self._erred(key, node_id, error))
         return events
@@ -447,6 +456,7 @@ class QueryRun:
             The schedule's commands after it (a generator's return value).
         """
         self._tell("gathering the result")
+        self._history.root_began(self._at_s(), "the result is gathered here")
         try:
             batches = self._root_batches()
             if self._write is not None:
@@ -463,6 +473,7 @@ class QueryRun:
                 if self._write is None and (stop := self._stopped()) is not None:
                     return self._schedule.handle(stop)
         except ApiaryError as error:
+            self._history.root_ended(self._at_s(), self._rows, "failed", error.to_info())
             return self._schedule.handle(RootErred(error=error))
         return self._schedule.handle(RootFinished())
 
@@ -492,7 +503,7 @@ class QueryRun:
         """Let the files of the attempts that count be seen."""
         if find_sink(self._root_stage.fragment) is None:
             counting = self._root_stage.inputs
-            commits = [commit for commit in self._commits if commit.stage in counting]
+            commits = [commit for commit in self._history.commits() if commit.stage in counting]
             write.publish((attempt_folder(c.stage, c.task, c.attempt), c.files) for c in commits)
         else:
             staged = write.staged(self._root_stage.fragment, ROOT_FOLDER)
@@ -504,20 +515,36 @@ class QueryRun:
         """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
         for key in list(self._given):
             self._attempt_over(key)
+        keep = self._settings.keep or (self._settings.keep_failed and self._state == "failed")
         try:
             try:
-                if not self._settings.keep:
-                    self._objects.withdraw()
+                self._objects.withdraw(keep=keep)
             finally:
                 # Whatever becomes of the rest: a write that is not ended keeps saying that it is under way.
                 if self._write is not None:
                     self._write.end()
-            if not self._settings.keep:
+            if keep:
+                self._keep()
+            else:
                 self._objects.remove()
         except StorageError as error:
-            logger.warning("could not remove query %s from %s: %s", self.query_id, self._store.url, error)
+            undone = "keep" if keep else "remove"
+            logger.warning("could not %s query %s in %s: %s", undone, self.query_id, self._store.url, error)
             if self._schedule.state is QueryState.DONE:
                 raise
+
+    def _keep(self) -> None:
+        """Leave the query's objects, and beside them how it ended."""
+        graph = self._query.graph
+        partials = self._schedule.partials()
+        tasks = {stage: specs for stage in range(graph.root.stage) if (specs := self._schedule.specs(stage))}
+        # What writes files must not be run once more, and what misses an input cannot be.
+        root = self._root_stage if self._write is None and partials.keys() >= set(self._root_stage.inputs) else None
+        if root is not None:
+            tasks[graph.root.stage] = (plan_root(root, partials, self._view.node_id),)
+        self._objects.keep(self._history.outcome(self.report(), self._started_at), tasks, root)
+        self._kept = True
+        logger.info("query %s is kept: apiary replay %s %s", self.query_id, self._store.url, self.query_id)
 
 
 def new_query_id() -> str:

@@ -18,7 +18,7 @@ from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
 from apiary_df.plan.tree import UNKNOWN, PlanNode
 from apiary_df.planning import RunsHere, RunsOnSwarm
-from apiary_df.report import QueryReport, TaskReport
+from apiary_df.report import AttemptReport, QueryReport
 
 MOST_TASKS_SHOWN = 8
 """Tasks of a stage that are shown one by one unless all are asked for."""
@@ -132,7 +132,7 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
     if explanation.reason:
         lines.append(f"why: {explanation.reason}")
     lines.extend(explanation.notes)
-    by_stage: dict[int, list[TaskReport]] = {}
+    by_stage: dict[int, list[AttemptReport]] = {}
     for task in explanation.report.task_reports if explanation.report else ():
         by_stage.setdefault(task.stage, []).append(task)
     for stage in graph.stages:
@@ -240,7 +240,7 @@ def _tasks_planned(specs: Sequence[TaskSpec], verbose: bool) -> list[str]:
     return lines + _more(len(specs) - len(shown))
 
 
-def _tasks_done(tasks: Sequence[TaskReport], verbose: bool) -> list[str]:
+def _tasks_done(tasks: Sequence[AttemptReport], verbose: bool) -> list[str]:
     ordered = sorted(tasks, key=lambda task: task.task)
     shown = ordered if verbose else ordered[:MOST_TASKS_SHOWN]
     lines = []

@@ -1,45 +1,79 @@
-"""What became of each attempt of a query, and when. Pure: the coordinator says what happens, and tells the time.
+"""What became of each attempt of a query, and when. The coordinator says what happens, and tells the time.
 
-What belongs here: what a report and a replay need beyond what the schedule decides by. What does not: any decision, and
-writing it down (``query_objects``).
+What belongs here: what reports and a replay need beyond what the schedule decides by. What does not: any decision, and
+writing it down (:mod:`apiary_df.query_objects`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from apiary_df.model import TaskKey, TaskSpec
+from apiary_df.errors import ApiaryError, ErrorInfo, InternalError, QueryCancelled
+from apiary_df.model import PartialRef, TaskKey, TaskSpec
+from apiary_df.protocol.kept import Outcome
 from apiary_df.protocol.messages import CommitRecord
-from apiary_df.report import AttemptReport
+from apiary_df.report import AttemptReport, QueryEnd, QueryReport
 from apiary_df.schedule import Attempt, Schedule
 
 
 @dataclass(slots=True, kw_only=True)
 class _Course:
-    """What is known of one attempt, in seconds from the query's start."""
+    """What is known of one attempt; moments in seconds from the query's start."""
 
     sent_s: float
     ended_s: float | None = None
     seconds: float | None = None
-    commit: CommitRecord | None = None
+    partial: PartialRef | None = None
+    record: CommitRecord | None = None
+    here: bool = False
+
+
+def ending_of(failure: BaseException | None) -> tuple[QueryEnd, ErrorInfo | None]:
+    """Return how a query ended, and the error if it failed.
+
+    Args:
+        failure: What broke its run off; None if nothing did.
+    """
+    if failure is None:
+        return "done", None
+    if isinstance(failure, (GeneratorExit, KeyboardInterrupt, QueryCancelled)):
+        return "cancelled", None
+    if isinstance(failure, ApiaryError):
+        return "failed", failure.to_info()
+    return "failed", InternalError(f"{type(failure).__name__}: {failure}").to_info()
 
 
 class History:
-    """When each attempt of a query was sent and ended; all times in seconds from the query's start."""
+    """When each attempt of a query was sent and ended, and what it did; all moments in seconds from the query's start.
 
-    def __init__(self) -> None:
+    Args:
+        query_id: The query.
+        coordinator: Id of the session that runs it.
+        root: Number of the stage that the session runs itself, with the result.
+    """
+
+    def __init__(self, query_id: str, coordinator: str, root: int) -> None:
+        self._query_id = query_id
+        self._coordinator = coordinator
+        self._root = root
         self._courses: dict[TaskKey, _Course] = {}
+        self._roots: list[AttemptReport] = []
 
-    def sent(self, key: TaskKey, at_s: float) -> None:
-        """Note that an attempt was sent."""
-        self._courses[key] = _Course(sent_s=at_s)
+    def sent(self, key: TaskKey, at_s: float, *, here: bool = False) -> None:
+        """Note that an attempt was sent, or begun in the session's own process."""
+        self._courses[key] = _Course(sent_s=at_s, here=here)
 
     def committed(self, record: CommitRecord, at_s: float) -> None:
         """Note that an attempt's commit record was seen."""
-        course = self._courses.get(record.key)
-        if course is not None:
-            course.ended_s, course.seconds, course.commit = at_s, record.metrics.seconds, record
+        course = self._courses.setdefault(record.key, _Course(sent_s=at_s))
+        course.ended_s, course.seconds = at_s, record.metrics.seconds
+        course.partial, course.record = record.partial, record
+
+    def stored(self, key: TaskKey, partial: PartialRef, at_s: float) -> None:
+        """Note that the session has put a table into storage itself."""
+        course = self._courses[key]
+        course.ended_s, course.seconds, course.partial = at_s, at_s - course.sent_s, partial
 
     def ended(self, key: TaskKey, at_s: float, seconds: float | None = None) -> None:
         """Note that an attempt is over without a commit.
@@ -47,48 +81,101 @@ class History:
         Args:
             key: The attempt.
             at_s: When that was noticed; the first notice counts.
-            seconds: What its node measured, if it told.
+            seconds: What its node measured; None if it told nothing.
         """
         course = self._courses.get(key)
         if course is not None and course.ended_s is None:
             course.ended_s, course.seconds = at_s, seconds
 
-    def attempts(self, schedule: Schedule, stages: int, *, over: bool) -> tuple[AttemptReport, ...]:
+    def root_began(self, at_s: float, why: str) -> None:
+        """Note that the session began the stage that makes the result."""
+        self._roots.append(
+            AttemptReport(
+                stage=self._root,
+                task=0,
+                attempt=len(self._roots),
+                node_id=self._coordinator,
+                outcome="running",
+                here=True,
+                why=why,
+                sent_s=at_s,
+                started_s=at_s,
+            )
+        )
+
+    def root_ended(self, at_s: float, rows: int, outcome: str, error: ErrorInfo | None = None) -> None:
+        """Note how that ended; nothing if it never began, or has ended before.
+
+        Args:
+            at_s: When.
+            rows: Rows that were handed over.
+            outcome: One of :data:`apiary_df.report.OUTCOMES`.
+            error: The cause, if it failed.
+        """
+        if self._roots and self._roots[-1].outcome == "running":
+            begun = self._roots[-1]
+            self._roots[-1] = replace(
+                begun,
+                outcome=outcome,
+                error=error,
+                ended_s=at_s,
+                seconds=at_s - (begun.started_s or 0.0),
+                rows=rows,
+            )
+
+    def commits(self) -> tuple[CommitRecord, ...]:
+        """Return the commit records that were seen, in the order in which their attempts were sent."""
+        return tuple(course.record for course in self._courses.values() if course.record is not None)
+
+    def stored_bytes(self) -> int:
+        """Return the bytes of all partials, those of the session's own tables among them."""
+        return sum(course.partial.length for course in self._courses.values() if course.partial is not None)
+
+    def attempts(self, schedule: Schedule, *, over: bool) -> tuple[AttemptReport, ...]:
         """Return every attempt so far, by stage, task and number.
 
         Args:
             schedule: Knows what became of each.
-            stages: Stages of the query.
             over: Whether the query is over, and so every attempt of it.
         """
-        return tuple(self._reports(schedule, stages, over))
+        return (*self._reports(schedule, over=over), *self._roots)
 
-    def _reports(self, schedule: Schedule, stages: int, over: bool) -> Iterator[AttemptReport]:
-        for stage in range(stages):
+    def outcome(self, report: QueryReport, started_at: str) -> Outcome:
+        """Return what is kept of a query that has ended.
+
+        Args:
+            report: What it did.
+            started_at: When it started, for people.
+        """
+        return Outcome(
+            query_id=self._query_id,
+            coordinator=self._coordinator,
+            state=report.state,
+            error=report.error,
+            sql=report.sql,
+            reason=report.reason,
+            started_at=started_at,
+            seconds=report.elapsed_s,
+            rows=report.rows,
+            root=self._root,
+            attempts=report.attempts,
+            folded=report.folded_stages,
+        )
+
+    def _reports(self, schedule: Schedule, *, over: bool) -> Iterator[AttemptReport]:
+        for stage in range(self._root):
             for spec in schedule.specs(stage):
                 attempts = schedule.attempts(stage, spec.task)
-                counts = any(attempt.outcome == "committed" for attempt in attempts)
+                unfinished = "stopped" if over else "running"
+                if any(attempt.outcome == "committed" for attempt in attempts):
+                    unfinished = "superseded"
                 for number, attempt in enumerate(attempts):
-                    key = TaskKey(query_id=schedule.query_id, stage=stage, task=spec.task, attempt=number)
-                    yield _report(key, spec, attempt, self._courses.get(key), unfinished=_unfinished(counts, over))
+                    key = TaskKey(query_id=self._query_id, stage=stage, task=spec.task, attempt=number)
+                    yield _report(key, spec, attempt, self._courses.get(key), unfinished)
 
 
-def _unfinished(counts: bool, over: bool) -> str:
-    """Return what an attempt that nothing was heard of is called."""
-    if counts:
-        return "superseded"
-    return "stopped" if over else "running"
-
-
-def _report(
-    key: TaskKey, spec: TaskSpec, attempt: Attempt, course: _Course | None, *, unfinished: str
-) -> AttemptReport:
-    known = course or _Course(sent_s=0.0)
-    commit = known.commit
-    started_s = None
-    if known.ended_s is not None and known.seconds is not None:
-        started_s = max(known.sent_s, known.ended_s - known.seconds)
-    return AttemptReport(
+def _report(key: TaskKey, spec: TaskSpec, attempt: Attempt, course: _Course | None, unfinished: str) -> AttemptReport:
+    report = AttemptReport(
         stage=key.stage,
         task=key.task,
         attempt=key.attempt,
@@ -96,12 +183,25 @@ def _report(
         outcome=unfinished if attempt.outcome == "running" else attempt.outcome,
         error=None if attempt.error is None else attempt.error.to_info(),
         why=spec.why,
-        sent_s=None if course is None else known.sent_s,
-        started_s=started_s,
-        ended_s=known.ended_s,
-        seconds=known.seconds,
-        queued_s=None if commit is None else commit.metrics.queued_s,
-        rows=0 if commit is None else commit.partial.rows,
+        cells=len(spec.cells),
         input_bytes=spec.input_bytes,
-        output_bytes=0 if commit is None else commit.partial.length,
+    )
+    if course is None:
+        return report
+    if course.ended_s is not None and course.seconds is not None:
+        # Nodes' clocks say how long it took, never when.
+        report = replace(report, started_s=max(course.sent_s, course.ended_s - course.seconds), seconds=course.seconds)
+    report = replace(report, here=course.here, sent_s=course.sent_s, ended_s=course.ended_s)
+    if course.partial is not None:
+        report = replace(report, rows=course.partial.rows, output_bytes=course.partial.length)
+    if course.record is None:
+        return report
+    metrics = course.record.metrics
+    return replace(
+        report,
+        queued_s=metrics.queued_s,
+        spills=metrics.spill_count,
+        spilled_bytes=metrics.spilled_bytes,
+        cache_hits=metrics.cache_hits,
+        requests=metrics.requests,
     )

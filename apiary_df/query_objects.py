@@ -18,6 +18,7 @@ from apiary_df.plan import codec
 from apiary_df.plan.stages import Stage
 from apiary_df.protocol import keys
 from apiary_df.protocol.inbox import send
+from apiary_df.protocol.kept import Outcome, StageTasks
 from apiary_df.protocol.messages import (
     CommitRecord,
     ErrorReport,
@@ -167,13 +168,35 @@ class QueryObjects:
             return None
         return self._store.get_or_none(key)
 
-    def withdraw(self) -> None:
+    def withdraw(self, *, keep: bool = False) -> None:
         """Remove manifest and mail: a node that does not find the manifest stops, and cleans up after itself.
+
+        Args:
+            keep: Leave the manifest: the query is to be kept.
 
         Raises:
             StorageError: If they cannot be removed.
         """
-        self._store.delete([keys.manifest(self._query_id), *self._mail_keys])
+        manifest = () if keep else (keys.manifest(self._query_id),)
+        self._store.delete([*manifest, *self._mail_keys])
+
+    def keep(self, outcome: Outcome, tasks: Mapping[int, Sequence[TaskSpec]], root: Stage | None) -> None:
+        """Write what makes a query that is over worth keeping: its tasks, and how it ended, which comes last.
+
+        Args:
+            outcome: How it ended.
+            tasks: The tasks of each stage, as they were sent last.
+            root: The stage that ran in the session, as it ran; None if it cannot be run once more.
+
+        Raises:
+            StorageError: If something cannot be written.
+        """
+        if root is not None:
+            self._store.put(keys.plan(self._query_id, root.stage), codec.encode(root.fragment))
+        for stage, specs in tasks.items():
+            message = StageTasks(query_id=self._query_id, stage=stage, tasks=tuple(specs))
+            self._store.put(keys.tasks(self._query_id, stage), encode(message))
+        self._store.put(keys.outcome(self._query_id), encode(outcome))
 
     def remove(self) -> None:
         """Remove everything that is left.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from apiary_df.errors import ErrorInfo
 
-STATES = ("done", "failed", "cancelled")
-"""How a query ends: with all of its rows, with an error, or because nobody wanted it any more."""
+QueryEnd: TypeAlias = Literal["running", "done", "failed", "cancelled"]
+"""Where a query is: it runs, gave all of its rows, raised, or nobody wanted it any more."""
 
 OUTCOMES = ("committed", "failed", "lost", "superseded", "stopped")
 """What becomes of an attempt: it counts; it raised; its node was lost; another of the task counts; the query ended."""
@@ -18,65 +19,27 @@ OUTCOMES = ("committed", "failed", "lost", "superseded", "stopped")
 class AttemptReport:
     """One attempt at a task, whatever became of it.
 
-    Seconds count from the start of the query by the coordinator's clock.
+    Moments (``sent_s``, ``started_s``, ``ended_s``) are in seconds from the start of the query, by the coordinator's
+    clock. What only a commit record tells is 0 of attempts that were not committed.
 
     Attributes:
         stage: Stage number.
         task: Task number within the stage.
         attempt: Number of the attempt at the task, from 0.
         node_id: The node that was given it.
-        outcome: One of :data:`OUTCOMES`; ``running`` of a query that still runs.
+        outcome: One of :data:`OUTCOMES`; ``running`` in a query that still runs.
+        here: Whether it ran in the session's own process.
         error: The cause, if it failed or was lost.
         why: Why it went to that node.
         sent_s: When it was sent; None if that is not known.
-        started_s: When it was taken up: its end less what its node measured. None if the node told nothing.
+        started_s: When it was taken up: its end, less what its node measured. None if its node told nothing.
         ended_s: When the coordinator learned of its end; None if it never did.
-        seconds: What its node measured, from taking it up to its end; None if it told nothing.
-        queued_s: What its node measured from receiving it to taking it up; None if it told nothing.
-        rows: Rows of its partial; 0 unless it was committed.
-        input_bytes: Bytes of cells and segments that it was to read.
-        output_bytes: Bytes of its partial; 0 unless it was committed.
-        epoch: How often the task had to be done again before, since what had been committed was lost.
-        slots: Shares of its node's memory that it could hold.
-        speculative: Whether it was sent while another attempt still ran.
-    """
-
-    stage: int
-    task: int
-    attempt: int
-    node_id: str
-    outcome: str
-    error: ErrorInfo | None = None
-    why: str = ""
-    sent_s: float | None = None
-    started_s: float | None = None
-    ended_s: float | None = None
-    seconds: float | None = None
-    queued_s: float | None = None
-    rows: int = 0
-    input_bytes: int = 0
-    output_bytes: int = 0
-    epoch: int = 0
-    slots: int = 1
-    speculative: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskReport:
-    """What one committed task did.
-
-    Attributes:
-        stage: Stage number.
-        task: Task number within the stage.
-        attempt: The attempt that counted, from 0.
-        node_id: The node that ran it.
-        why: Why it went there.
-        cells: Source file entries that it read.
+        seconds: From taking it up to its end, as its node measured; 0 if it told nothing.
+        queued_s: From receiving it to taking it up, as its node measured.
         rows: Rows that it handed on.
+        cells: Source file entries that it read.
         input_bytes: Bytes of cells and segments that it was to read.
         output_bytes: Bytes of its partial.
-        seconds: From taking the task up to its commit.
-        queued_s: From receiving it to taking it up.
         spills: Spill files written.
         spilled_bytes: Bytes spilled.
         cache_hits: Cells that came from the node's cache.
@@ -88,13 +51,19 @@ class TaskReport:
     task: int
     attempt: int
     node_id: str
-    why: str
-    cells: int
-    rows: int
-    input_bytes: int
-    output_bytes: int
-    seconds: float
+    outcome: str
+    here: bool = False
+    error: ErrorInfo | None = None
+    why: str = ""
+    sent_s: float | None = None
+    started_s: float | None = None
+    ended_s: float | None = None
+    seconds: float = 0.0
     queued_s: float = 0.0
+    rows: int = 0
+    cells: int = 0
+    input_bytes: int = 0
+    output_bytes: int = 0
     spills: int = 0
     spilled_bytes: int = 0
     cache_hits: int = 0
@@ -138,10 +107,10 @@ class QueryReport:
         elapsed_s: From the start to the last row.
         requests: Requests of the session and, while they ran tasks, of the nodes, by kind: no fewer than its own.
         folded_stages: Stages that ran in this process with the result, since little was left to do.
-        task_reports: One entry a committed task.
-        state: One of :data:`STATES`; ``running`` before its end.
+        state: How it ended: ``done``, ``failed`` or ``cancelled``; ``running`` before that.
         error: Why it failed; None if it did not.
-        attempts: Every attempt at every task, those that failed or were lost among them, by stage and task.
+        attempts: Every attempt at every task, those that failed or were lost among them, by stage, task and number; the
+            stages that ran in the session's own process have one as well.
         kept: Whether its objects stayed in storage, for ``apiary replay``.
         verified: What was compared with plain DataFusion's answer; None if the session does not verify.
     """
@@ -157,9 +126,13 @@ class QueryReport:
     elapsed_s: float
     requests: Mapping[str, int] = field(default_factory=dict)
     folded_stages: tuple[int, ...] = ()
-    task_reports: tuple[TaskReport, ...] = ()
-    state: str = "done"
+    state: QueryEnd = "done"
     error: ErrorInfo | None = None
     attempts: tuple[AttemptReport, ...] = ()
     kept: bool = False
     verified: Verification | None = None
+
+    @property
+    def task_reports(self) -> tuple[AttemptReport, ...]:
+        """The attempts that count: one for every task that a node committed."""
+        return tuple(attempt for attempt in self.attempts if attempt.outcome == "committed" and not attempt.here)

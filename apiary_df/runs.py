@@ -17,6 +17,7 @@ from datafusion.plan import ExecutionPlan
 
 from apiary_df.coordinator import QueryRun
 from apiary_df.errors import ApiaryError, QueryCancelled
+from apiary_df.history import ending_of
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.progress import QueryProgress
@@ -109,15 +110,16 @@ def local_run(
     def batches() -> Generator[pa.RecordBatch, None, None]:
         started_s = time.monotonic()
         rows = 0
+        end = ending_of(None)
         try:
-            for arrow in _executed(df, cancelled) if source is None else source(cancelled):
+            for arrow in _as_typed(_executed(df, cancelled) if source is None else source(cancelled)):
                 rows += arrow.num_rows
                 yield arrow
-        except ApiaryError:
+        except BaseException as error:
+            end = ending_of(error)
             raise
-        except Exception as error:
-            raise execution_error(error) from error
         finally:
+            state, error_info = end
             ended(
                 QueryReport(
                     query_id="",
@@ -129,10 +131,22 @@ def local_run(
                     rows=rows,
                     bytes_through_storage=0,
                     elapsed_s=time.monotonic() - started_s,
+                    state=state,
+                    error=error_info,
                 )
             )
 
     return Run(df.schema(), batches(), cancelled.set)
+
+
+def _as_typed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the batches; what datafusion raises becomes an error of this package."""
+    try:
+        yield from batches
+    except ApiaryError:
+        raise
+    except Exception as error:
+        raise execution_error(error) from error
 
 
 def _executed(df: datafusion.DataFrame, cancelled: threading.Event) -> Iterator[pa.RecordBatch]:

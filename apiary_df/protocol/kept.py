@@ -5,14 +5,12 @@ Both are written at the query's end, the outcome last: where it lies, the query 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from apiary_df.errors import ErrorInfo
 from apiary_df.model import TaskSpec
 from apiary_df.protocol.messages import Count, Id, Seconds
-from apiary_df.report import AttemptReport
+from apiary_df.report import AttemptReport, QueryEnd
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +34,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     query_id: Id
     coordinator: Id
-    state: Literal["done", "failed", "cancelled"]
+    state: QueryEnd
     error: ErrorInfo | None
     sql: str | None
     reason: str

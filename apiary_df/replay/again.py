@@ -122,9 +122,7 @@ def prepared(
     fragment = _fragment(store, trace, stage)
     entry = next((entry for entry in manifest.stages if entry.stage == stage), None)
     schema = None if entry is None else pa.ipc.read_schema(pa.py_buffer(entry.schema))
-    bench = workbench(
-        store, settings, manifest.settings, options, memory_bytes=memory_bytes, allow_udfs=allow_udfs
-    )
+    bench = workbench(store, settings, manifest.settings, options, memory_bytes=memory_bytes, allow_udfs=allow_udfs)
     with bench as (engine, place):
         plan = prepare_plan(spec, fragment, engine, place)
         yield Prepared(
@@ -175,8 +173,8 @@ def _fragment(store: Store, trace: Trace, stage: int) -> PlanNode:
     data = store.get_or_none(keys.plan(trace.query_id, stage))
     if data is None:
         raise ConfigError(
-            f"stage {stage} of query {trace.query_id} has no fragment in storage: it was a table in the session's memory, "
-            "or ran in the session, with the result",
+            f"stage {stage} of query {trace.query_id} has no fragment in storage: it was a table in the session's "
+            "memory, or ran in the session, with the result",
             query=trace.query_id,
         )
     fragment = codec.decode(data)

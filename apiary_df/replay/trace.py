@@ -13,8 +13,8 @@ import msgspec
 from apiary_df.errors import ConfigError, ErrorInfo, ObjectDamaged
 from apiary_df.model import TaskSpec
 from apiary_df.protocol import keys
-from apiary_df.protocol.keys import QueryKey
 from apiary_df.protocol.kept import Outcome, StageTasks
+from apiary_df.protocol.keys import QueryKey
 from apiary_df.protocol.messages import CommitRecord, ErrorReport, Mail, Manifest, decode
 from apiary_df.report import AttemptReport
 from apiary_df.store import Store

@@ -180,7 +180,7 @@ def run_attempt(
         batch_rows=engine.batch_rows,
     )
     try:
-        _drain(engine, plan, fragment, writer.write, cancelled)
+        drain(engine, plan, fragment, writer.write, cancelled)
         finished = writer.finish()
         bench.store.put(partial_key, finished.data)
     finally:
@@ -194,7 +194,7 @@ def run_attempt(
     )
 
 
-def _drain(
+def drain(
     engine: Engine,
     plan: ExecutionPlan,
     fragment: PlanNode,
@@ -204,12 +204,24 @@ def _drain(
     """Execute all partitions at once and hand every batch on, one at a time.
 
     A shuffle's channels block when one reader lags, so its partitions must be drained together.
+
+    Args:
+        engine: The engine that decoded the plan.
+        plan: The plan.
+        fragment: The same as a tree, for what an error says.
+        write: Takes partition number and batch.
+        cancelled: Stops it at the next batch.
+
+    Raises:
+        QueryCancelled: If ``cancelled`` was set.
+        ExecutionFailed: If DataFusion raised on the data or the SQL.
+        ResourcesExhausted: If the engine's memory or disk did not suffice.
     """
     partitions = plan.partition_count
     lock = threading.Lock()
     failed = threading.Event()
 
-    def drain(partition: int) -> None:
+    def take(partition: int) -> None:
         try:
             for batch in engine.ctx.execute(plan, partition):
                 if cancelled.is_set() or failed.is_set():
@@ -226,10 +238,10 @@ def _drain(
             raise execution_error(error, fragment) from error
 
     if partitions == 1:
-        drain(0)
+        take(0)
         return
     with ThreadPoolExecutor(partitions, thread_name_prefix="drain") as pool:
-        futures = [pool.submit(drain, partition) for partition in range(partitions)]
+        futures = [pool.submit(take, partition) for partition in range(partitions)]
         wait(futures, return_when=FIRST_EXCEPTION)
     errors = [error for future in futures if (error := future.exception()) is not None]
     # The first cause, not the other partitions' having been stopped by it.
@@ -250,6 +262,7 @@ def workbench(
     options: StoreOptions | None,
     *,
     memory_bytes: int,
+    allow_udfs: bool = True,
 ) -> Iterator[tuple[Engine, Bench]]:
     """Give an engine and a bench for work that is the session's own; their scratch folder is removed afterwards.
 
@@ -259,6 +272,7 @@ def workbench(
         query_settings: DataFusion options of the query.
         options: How cells are reached.
         memory_bytes: Budget of the engine.
+        allow_udfs: Whether plans may carry Python functions: a session's own may.
 
     Raises:
         ConfigError: If there is no place for a scratch folder, or DataFusion does not know one of its options.
@@ -276,7 +290,7 @@ def workbench(
         compression=codec_of(settings),
     )
     try:
-        yield Engine(query_settings, memory_bytes, scratch, allow_udfs=True), bench
+        yield Engine(query_settings, memory_bytes, scratch, allow_udfs=allow_udfs), bench
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -15,6 +15,7 @@ from apiary_df.errors import StorageTransient
 from apiary_df.model import ExchangeInput, ScanFile, ScanInput, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.protocol import keys
+from apiary_df.protocol.kept import Outcome, StageTasks
 from apiary_df.protocol.messages import (
     CommitRecord,
     ErrorReport,
@@ -32,6 +33,7 @@ from apiary_df.protocol.messages import (
     encode,
 )
 from apiary_df.protocol.partial import FinishedPartial, PartialWriter, read_partial
+from apiary_df.report import AttemptReport
 from apiary_df.writes import JOURNAL, VERDICT, staging_folder
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -154,6 +156,39 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                 ),
             ),
         ),
+        "tasks": (keys.tasks(QUERY, 1), StageTasks(query_id=QUERY, stage=1, tasks=(reading,))),
+        "outcome": (
+            keys.outcome(QUERY),
+            Outcome(
+                query_id=QUERY,
+                coordinator=SESSION,
+                state="done",
+                error=None,
+                sql="SELECT k, sum(v) AS total FROM t GROUP BY k",
+                reason="1.0 MiB in 1 cell is worth distributing",
+                started_at=STARTED,
+                seconds=0.5,
+                rows=4,
+                root=2,
+                attempts=(
+                    AttemptReport(
+                        stage=0,
+                        task=0,
+                        attempt=0,
+                        node_id=NODE,
+                        outcome="failed",
+                        error=StorageTransient("read 'data/part-0.parquet': 503 Slow Down").to_info(),
+                        why="least loaded",
+                        sent_s=0.01,
+                        started_s=0.02,
+                        ended_s=0.12,
+                        seconds=0.1,
+                        cells=1,
+                        input_bytes=1_048_576,
+                    ),
+                ),
+            ),
+        ),
         "note": (
             keys.write(QUERY),
             WriteNote(query_id=QUERY, coordinator=SESSION, base="s3://bucket/out"),
@@ -199,6 +234,8 @@ def key_table() -> str:
         (keys.partial(QUERY, 0, 1, 2), "partial of stage 0, task 1, attempt 2", "the attempt"),
         (keys.commit(QUERY, 0, 1), "commit record of stage 0, task 1", "the first attempt that is done, once"),
         (keys.error(QUERY, 0, 1, 2), "error report of an attempt", "the attempt"),
+        (keys.tasks(QUERY, 1), "tasks of stage 1, of a query that is kept", "the coordinator, at the end"),
+        (keys.outcome(QUERY), "how a query ended that is kept", "the coordinator, last"),
         (keys.write(QUERY), "note that the query writes files", "the coordinator, once"),
     ]
     lines = ["| key | what | written by |", "| --- | --- | --- |"]
