@@ -35,8 +35,8 @@ MIN_CELL_BYTES = 256 * KIB
 ENV_PREFIX = "APIARY_"
 """An environment variable of this prefix and a field's name in capitals sets that field."""
 
-OTHER_VARIABLES = frozenset({"APIARY_CONFIG", "APIARY_STORAGE"})
-"""Variables of the prefix that are no settings: the settings file's path, and the command line's storage URL."""
+OTHER_VARIABLES = frozenset({"APIARY_CONFIG", "APIARY_STORAGE", "APIARY_SWARM_KEY", "APIARY_SWARM_KEY_FILE"})
+"""Variables of the prefix that are no settings: the settings file's path, the command line's storage, the swarm key."""
 
 OTHER_PREFIXES = ("APIARY_TEST_",)
 """Prefixes of variables that belong to the project's own tests."""

@@ -13,12 +13,14 @@
     │   ├── ObjectMissing         a key that must exist does not
     │   ├── ObjectExists          a create-once key is taken
     │   └── ObjectDamaged         length, checksum or encoding is wrong (retryable: the attempt is redone)
+    │       └── ObjectRefused         not sealed, not signed, too large, or of something else
     ├── SwarmError            nodes
     │   ├── NoAliveNodes
     │   ├── UnknownNode
     │   ├── NodeStartFailed
     │   ├── VersionMismatch
     │   ├── FunctionsRefused      nodes, or this one, may not run Python functions (retryable elsewhere)
+    │   ├── RootsRefused          nodes, or this one, may not read or write there (retryable elsewhere)
     │   └── FunctionNotLoadable   a Python function cannot be loaded on a node (retryable elsewhere)
     ├── PlanError             the plan cannot be decoded, rewritten or cut
     ├── InternalError         a defect of apiary_df itself
@@ -97,10 +99,13 @@ class ApiaryError(Exception):
         An unknown code (a newer peer's) gives a plain :class:`ApiaryError` with the code in its details.
         """
         cls = _by_code().get(info.code)
+        known = ApiaryError if cls is None else cls
+        error = known.__new__(known)
+        ApiaryError.__init__(error, _shorten(info.message))
+        # Not as arguments: a detail may have any name, that of a parameter too.
+        error.details = {name: _shorten(value) for name, value in info.details.items()}
         if cls is None:
-            return ApiaryError(info.message, **{**info.details, "code": info.code})
-        error = cls.__new__(cls)
-        ApiaryError.__init__(error, info.message, **info.details)
+            error.details["code"] = info.code
         return error
 
 
@@ -169,6 +174,12 @@ class ObjectDamaged(StorageError):
     retryable = True
 
 
+class ObjectRefused(ObjectDamaged):
+    """An object that is not taken: no seal, no signature, another place's, too large; ``reason`` in the details."""
+
+    code = "object_refused"
+
+
 class SwarmError(ApiaryError):
     """The swarm cannot take the work."""
 
@@ -204,6 +215,13 @@ class FunctionsRefused(SwarmError):
     """Python functions come with a plan, and whoever should run them was not started with ``--allow-udfs``."""
 
     code = "functions_refused"
+    elsewhere = True
+
+
+class RootsRefused(SwarmError):
+    """A plan reads or writes where whoever should run it was not allowed to (``--allow-root``)."""
+
+    code = "roots_refused"
     elsewhere = True
 
 

@@ -16,7 +16,8 @@ from urllib.parse import unquote
 
 from apiary_df.errors import ApiaryError, ConfigError
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import WriteJournal, WriteNote, WriteVerdict, decode, encode
+from apiary_df.protocol.messages import WriteJournal, WriteNote, WriteVerdict
+from apiary_df.protocol.storage import create_message, read_message
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.writes import JOURNAL, STAGING, VERDICT, is_orphaned, query_of_staging, staging_folder
@@ -55,7 +56,7 @@ def decide(base: Store, folder: str, query_id: str, by: str, *, stands: bool) ->
         StorageError: If the verdict can be neither created nor read.
     """
     verdict = WriteVerdict(token=secrets.token_hex(8), query_id=query_id, stands=stands, by=by)
-    return base.create(f"{folder}/{VERDICT}", encode(verdict), verdict.token)
+    return create_message(base, f"{folder}/{VERDICT}", verdict, verdict.token)
 
 
 def take_back(base: Store, folder: str, by: str) -> None:
@@ -70,13 +71,12 @@ def take_back(base: Store, folder: str, by: str) -> None:
         StorageError: If something cannot be removed; another try goes on from there.
     """
     ours = decide(base, folder, query_of_staging(folder), by, stands=False)
-    data = base.get_or_none(f"{folder}/{JOURNAL}")
-    if data is None:
+    journal = _journal_or_none(base, folder)
+    if journal is None:
         # Its session has ended it meanwhile, or another process has done this: only our verdict may be left.
         base.delete_prefix(folder)
         return
     if ours or not _stands(base, folder):
-        journal = decode(data, WriteJournal, JOURNAL)
         kept = (f"{folder}/{JOURNAL}", f"{folder}/{VERDICT}")
         # Staged files first: what is not there any more cannot be moved to where it would count.
         base.delete([meta.key for meta in base.list(folder) if meta.key not in kept])
@@ -87,8 +87,8 @@ def take_back(base: Store, folder: str, by: str) -> None:
 
 def _stands(base: Store, folder: str) -> bool:
     key = f"{folder}/{VERDICT}"
-    data = base.get_or_none(key)
-    return data is not None and decode(data, WriteVerdict, key).stands
+    verdict = read_message(base, key, WriteVerdict)
+    return verdict is not None and verdict.stands
 
 
 def take_back_here(base: Store, own_journal: str, dead_after_s: float) -> None:
@@ -114,8 +114,7 @@ def take_back_here(base: Store, own_journal: str, dead_after_s: float) -> None:
 
 def _journal_or_none(base: Store, folder: str) -> WriteJournal | None:
     key = f"{folder}/{JOURNAL}"
-    data = base.get_or_none(key)
-    return None if data is None else decode(data, WriteJournal, key)
+    return read_message(base, key, WriteJournal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +161,11 @@ class WriteWatch:
 
     def _is_silent(self, key: str, now_s: float) -> bool:
         try:
-            data = self._root.get_or_none(key)
-            if data is None:
+            note = read_message(self._root, key, WriteNote)
+            if note is None:
                 return False
-            note = decode(data, WriteNote, key)
             base = open_folder(note.base, self._options)
+            base.refusals = self._root.refusals
             folder = staging_folder(note.query_id)
             journal = _journal_or_none(base, folder)
             seq = 0 if journal is None else journal.seq

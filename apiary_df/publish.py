@@ -30,7 +30,8 @@ from apiary_df.model import WrittenFile
 from apiary_df.plan.sinks import SinkTarget, find_sink, redirected, target_of
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import WriteJournal, WriteNote, encode
+from apiary_df.protocol.messages import WriteJournal, WriteNote
+from apiary_df.protocol.storage import write_message
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 from apiary_df.writes import (
@@ -109,7 +110,7 @@ class Write:
         self._begun = True
         if self._root is not None:
             note = WriteNote(query_id=self.query_id, coordinator=self._coordinator, base=self._base_url)
-            self._root.put(keys.write(self.query_id), encode(note))
+            write_message(self._root, keys.write(self.query_id), note)
         self._keeper = self._host.start(f"write-{self.query_id}", self._keep)
         take_back_here(self._base, self._journal_key, self._dead_after_s)
 
@@ -182,7 +183,7 @@ class Write:
                 dead_after_s=self._dead_after_s,
                 published=published,
             )
-            self._base.put(self._journal_key, encode(journal))
+            write_message(self._base, self._journal_key, journal)
 
     def _keep(self) -> None:
         while not self._over.wait(self._beat_s):

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 
 import datafusion
 
-from apiary_df.errors import InternalError
+from apiary_df.errors import InternalError, ObjectRefused
 from apiary_df.model import TaskKey, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.stages import Stage
@@ -27,9 +27,8 @@ from apiary_df.protocol.messages import (
     Manifest,
     StageEntry,
     TaskMail,
-    decode,
-    encode,
 )
+from apiary_df.protocol.storage import read_message, write_bytes, write_message
 from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.publish import Write
 from apiary_df.store import Store
@@ -84,14 +83,12 @@ class QueryObjects:
                 continue
             if stage.schema is None:
                 raise InternalError(f"stage {stage.stage} was cut without a schema")
-            plan_key = keys.plan(self._query_id, stage.stage)
             fragment = stage.fragment if write is None else write.staged(stage.fragment)
-            self._store.put(plan_key, codec.encode(fragment))
+            write_bytes(self._store, keys.plan(self._query_id, stage.stage), codec.encode(fragment))
             entries.append(
                 StageEntry(
                     stage=stage.stage,
                     inputs=stage.inputs,
-                    plan_key=plan_key,
                     output=stage.output,
                     partitions=stage.partitions,
                     schema=stage.schema.arrow.serialize().to_pybytes(),
@@ -110,8 +107,8 @@ class QueryObjects:
             created_folders=0 if write is None else write.created_folders,
         )
         lease = Lease(query_id=self._query_id, coordinator=self._coordinator, seq=0)
-        self._store.put(keys.lease(self._query_id), encode(lease))
-        self._store.put(keys.manifest(self._query_id), encode(manifest))
+        write_message(self._store, keys.lease(self._query_id), lease)
+        write_message(self._store, keys.manifest(self._query_id), manifest)
 
     def send(self, node_id: str, first_number: int, tasks: Iterable[tuple[TaskSpec, int]]) -> int:
         """Send attempts to a node.
@@ -131,10 +128,7 @@ class QueryObjects:
             token=secrets.token_hex(8),
             query_id=self._query_id,
             sender=self._coordinator,
-            tasks=tuple(
-                TaskMail(spec=spec, attempt=attempt, plan_key=keys.plan(self._query_id, spec.stage))
-                for spec, attempt in tasks
-            ),
+            tasks=tuple(TaskMail(spec=spec, attempt=attempt) for spec, attempt in tasks),
         )
         number = send(self._store, node_id, first_number, mail)
         self._mail_keys.append(keys.inbox(node_id, number))
@@ -147,7 +141,7 @@ class QueryObjects:
             pending: The newest attempt of every task that is not committed.
 
         Raises:
-            StorageError: If the store cannot be read, or a record is damaged.
+            StorageError: If the store cannot be read, or a commit record is damaged.
         """
         keys_of_tasks = list(pending)
         listed: set[str] | None = None
@@ -155,18 +149,24 @@ class QueryObjects:
             listed = {meta.key for meta in self._store.list(keys.query_prefix(self._query_id))}
         for key in keys_of_tasks:
             commit_key = keys.commit(self._query_id, key.stage, key.task)
-            if (data := self._peek(commit_key, listed)) is not None:
-                yield key, decode(data, CommitRecord, commit_key)
-                continue
+            if listed is None or commit_key in listed:
+                commit = read_message(self._store, commit_key, CommitRecord)
+                if commit is not None:
+                    yield key, commit
+                    continue
             error_key = keys.error(self._query_id, key.stage, key.task, key.attempt)
-            if error_key not in self._seen_errors and (data := self._peek(error_key, listed)) is not None:
-                self._seen_errors.add(error_key)
-                yield key, decode(data, ErrorReport, error_key)
+            if error_key not in self._seen_errors and (listed is None or error_key in listed):
+                report = self._report(error_key)
+                if report is not None:
+                    self._seen_errors.add(error_key)
+                    yield key, report
 
-    def _peek(self, key: str, listed: set[str] | None) -> bytes | None:
-        if listed is not None and key not in listed:
+    def _report(self, key: str) -> ErrorReport | None:
+        try:
+            return read_message(self._store, key, ErrorReport)
+        except ObjectRefused:
+            # Not the node's words: it will write its own over it, or be found to know nothing of the task.
             return None
-        return self._store.get_or_none(key)
 
     def withdraw(self, *, keep: bool = False) -> None:
         """Remove manifest and mail: a node that does not find the manifest stops, and cleans up after itself.
@@ -192,11 +192,11 @@ class QueryObjects:
             StorageError: If something cannot be written.
         """
         if root is not None:
-            self._store.put(keys.plan(self._query_id, root.stage), codec.encode(root.fragment))
+            write_bytes(self._store, keys.plan(self._query_id, root.stage), codec.encode(root.fragment))
         for stage, specs in tasks.items():
             message = StageTasks(query_id=self._query_id, stage=stage, tasks=tuple(specs))
-            self._store.put(keys.tasks(self._query_id, stage), encode(message))
-        self._store.put(keys.outcome(self._query_id), encode(outcome))
+            write_message(self._store, keys.tasks(self._query_id, stage), message)
+        write_message(self._store, keys.outcome(self._query_id), outcome)
 
     def remove(self) -> None:
         """Remove everything that is left.

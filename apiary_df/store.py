@@ -35,11 +35,20 @@ from apiary_df.errors import (
     ObjectDamaged,
     ObjectExists,
     ObjectMissing,
+    ObjectRefused,
     StorageError,
     StorageTransient,
     StorageUnreachable,
 )
-from apiary_df.store_options import ObjectMeta, RequestCounts, StoreOptions, join_url, quote_words, split_url
+from apiary_df.store_options import (
+    ObjectMeta,
+    RefusalCounts,
+    RequestCounts,
+    StoreOptions,
+    join_url,
+    quote_words,
+    split_url,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -129,6 +138,7 @@ class Store:
         options: The effective options.
         counts: Requests and bytes so far.
         sleep: How :meth:`create` waits between its tries, given seconds.
+        refusals: Objects that were read here and not taken.
     """
 
     def __init__(
@@ -144,6 +154,7 @@ class Store:
         self.options = options
         self.counts = RequestCounts()
         self.sleep: Callable[[float], None] = time.sleep
+        self.refusals = RefusalCounts()
         self._connect = connect
         self._folder = folder
         self._key_prefix = key_prefix
@@ -160,24 +171,40 @@ class Store:
             return "folder"
         return "memory" if self.url.startswith("memory:") else "bucket"
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, limit_bytes: int | None = None) -> bytes:
         """Read a whole object.
+
+        Args:
+            key: Where.
+            limit_bytes: Nothing of a larger object is read; None: read it whatever its size.
 
         Raises:
             ObjectMissing: There is no such object.
+            ObjectRefused: It is larger than the limit.
             StorageTransient: The store failed, still after the retries.
             StorageError: The store refused.
         """
         with self._mapped("read", key):
             self.counts.add(get=1)
-            data = obstore.get(self._reading(), self._path(key)).bytes().to_bytes()
+            got = obstore.get(self._reading(), self._path(key))
+            size_bytes = got.meta["size"]
+            if limit_bytes is not None and size_bytes > limit_bytes:
+                raise ObjectRefused(
+                    f"{key!r} has {size_bytes} bytes; more than {limit_bytes} are not read", key=key, reason="too large"
+                )
+            data = got.bytes().to_bytes()
         self.counts.add(bytes_in=len(data))
         return data
 
-    def get_or_none(self, key: str) -> bytes | None:
+    def get_or_none(self, key: str, limit_bytes: int | None = None) -> bytes | None:
         """Read a whole object, or return None if there is none.
 
+        Args:
+            key: Where.
+            limit_bytes: Nothing of a larger object is read; None: read it whatever its size.
+
         Raises:
+            ObjectRefused: It is larger than the limit.
             StorageTransient: The store failed, still after the retries.
             StorageError: The store refused.
         """
@@ -186,7 +213,7 @@ class Store:
             self.counts.add(get=1)
             return None
         try:
-            return self.get(key)
+            return self.get(key, limit_bytes)
         except ObjectMissing:
             return None
 

@@ -6,6 +6,7 @@ What belongs here: frozen values and pure functions about them. What does not: t
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from apiary_df.errors import ConfigError
+from apiary_df.swarm_key import KEY_VARIABLE, checked_key, key_from
 
 KNOWN_SCHEMES = ("file", "memory", "s3", "gs", "az")
 """Schemes that a storage URL may have; a bare path is a ``file`` URL."""
@@ -42,6 +44,7 @@ class StoreOptions:
         session_token: S3 session token, if the keys are temporary.
         allow_http: Whether plain HTTP is acceptable; None means no.
         provider: Settings of Google's and Azure's stores by obstore's names (``account_name``, ...).
+        swarm_key: What messages in the storage root are signed with; None: they are not signed.
         connect_timeout_s: Longest wait for a connection, in seconds.
         request_timeout_s: Longest single request, body included, in seconds.
         max_retries: Retries of a request after its first try.
@@ -55,6 +58,7 @@ class StoreOptions:
     session_token: str | None = field(default=None, repr=False)
     allow_http: bool | None = None
     provider: Mapping[str, str] = field(default_factory=dict, repr=False)
+    swarm_key: str | None = field(default=None, repr=False)
     connect_timeout_s: float = 5.0
     request_timeout_s: float = 120.0
     max_retries: int = 8
@@ -65,13 +69,15 @@ class StoreOptions:
             raise ConfigError("access_key_id and secret_access_key go together: set both, or neither")
         if self.max_retries < 0 or min(self.connect_timeout_s, self.request_timeout_s) <= 0:
             raise ConfigError("storage timeouts must be above 0 seconds and max_retries at least 0")
+        if self.swarm_key is not None:
+            checked_key(self.swarm_key, "in the storage options")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> StoreOptions:
-        """Read the usual AWS_* variables out of a mapping such as ``os.environ``.
+        """Read the usual AWS_* variables, and the swarm key, out of a mapping such as ``os.environ``.
 
         Raises:
-            ConfigError: AWS_ALLOW_HTTP is not a boolean, or only one half of the key pair is set.
+            ConfigError: AWS_ALLOW_HTTP is no boolean, only one half of the key pair is set, or the swarm key is none.
         """
 
         def first(*names: str) -> str | None:
@@ -84,6 +90,7 @@ class StoreOptions:
             secret_access_key=first("AWS_SECRET_ACCESS_KEY"),
             session_token=first("AWS_SESSION_TOKEN", "AWS_TOKEN"),
             allow_http=_boolean("AWS_ALLOW_HTTP", environ.get("AWS_ALLOW_HTTP")),
+            swarm_key=key_from(environ),
         )
 
     def to_environ(self) -> dict[str, str]:
@@ -95,6 +102,7 @@ class StoreOptions:
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
             "AWS_SESSION_TOKEN": self.session_token,
             "AWS_ALLOW_HTTP": None if self.allow_http is None else str(self.allow_http).lower(),
+            KEY_VARIABLE: self.swarm_key,
         }
         return {name: value for name, value in values.items() if value is not None}
 
@@ -104,7 +112,7 @@ class StoreOptions:
         The three credentials go as one: a session token of the environment never joins explicit keys.
         """
         taken: dict[str, Any] = {}
-        for name in ("endpoint", "region", "allow_http"):
+        for name in ("endpoint", "region", "allow_http", "swarm_key"):
             if getattr(self, name) is None:
                 taken[name] = getattr(weaker, name)
         if self.access_key_id is None:
@@ -119,8 +127,8 @@ class StoreOptions:
 
     def secrets(self) -> tuple[str, ...]:
         """Return every value that must not show in a message."""
-        values = (self.access_key_id, self.secret_access_key, self.session_token, *self.provider.values())
-        return tuple(value for value in values if value)
+        own = (self.access_key_id, self.secret_access_key, self.session_token, self.swarm_key)
+        return tuple(value for value in (*own, *self.provider.values()) if value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +175,44 @@ class RequestCounts:
         """Return all counters at one moment, by name."""
         with self._lock:
             return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("_")}
+
+
+REMEMBERED_REFUSALS = 4_096
+"""Refused objects that are known again: looked at anew all the time, one must not be counted each time."""
+
+
+@dataclass(slots=True)
+class RefusalCounts:
+    """How many objects were refused, by reason. Safe to use from several threads."""
+
+    _counts: dict[str, int] = field(default_factory=dict)
+    _seen: OrderedDict[tuple[str, object], None] = field(default_factory=OrderedDict, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def add(self, reason: str, mark: object = None) -> int:
+        """Count a refusal.
+
+        Args:
+            reason: Why.
+            mark: What is the same if it is the same object again; None: it is always another.
+
+        Returns:
+            The number of refusals for this reason with it; 0 if it was counted before.
+        """
+        with self._lock:
+            if mark is not None:
+                if (reason, mark) in self._seen:
+                    return 0
+                self._seen[reason, mark] = None
+                if len(self._seen) > REMEMBERED_REFUSALS:
+                    self._seen.popitem(last=False)
+            self._counts[reason] = self._counts.get(reason, 0) + 1
+            return self._counts[reason]
+
+    def snapshot(self) -> dict[str, int]:
+        """Return all counters at one moment, by reason."""
+        with self._lock:
+            return dict(sorted(self._counts.items()))
 
 
 def quote_words(error: BaseException, hidden: Iterable[str]) -> str:

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from apiary_df.errors import ObjectDamaged
+from apiary_df.errors import ObjectDamaged, ObjectMissing, ObjectRefused
 from apiary_df.model import NodeInfo, NodeState
 from apiary_df.protocol import keys, versions
 from apiary_df.protocol.messages import Heartbeat, Versions, decode
+from apiary_df.protocol.seal import unchecked_content
+from apiary_df.protocol.storage import MAX_SIGN_BYTES, read_message
 from apiary_df.store import ObjectMeta, Store
 
 
@@ -137,11 +139,12 @@ def why_no_functions(heartbeat: Heartbeat) -> str:
     return ""
 
 
-def _placeholder(node_id: str, data: bytes, meta: ObjectMeta) -> Heartbeat:
-    """Return what stands for a heartbeat that cannot be read: its versions as far as they are known, and no bees."""
+def _placeholder(store: Store, node_id: str, meta: ObjectMeta) -> Heartbeat:
+    """Return what stands for a heartbeat that cannot be read: its versions as far as they are told, and no bees."""
     try:
-        known = decode(data, Versions, meta.key)
-    except ObjectDamaged:
+        data = store.get(meta.key, MAX_SIGN_BYTES)
+        known = decode(unchecked_content(data), Versions, meta.key)
+    except (ObjectDamaged, ObjectMissing):
         # Nothing is known against its versions; that it is unreadable is reason enough.
         own = versions.datafusion_version()
         known = Versions(node_id=node_id, protocol_version=versions.PROTOCOL_VERSION, datafusion_version=own)
@@ -185,19 +188,16 @@ def read_nodes(store: Store, observer: NodeObserver, now_s: float) -> list[NodeV
     """
     views: list[NodeView] = []
     for meta in sorted(store.list(keys.NODES), key=lambda meta: meta.key):
-        data = store.get_or_none(meta.key)
-        if data is None:
-            continue
         node_id = keys.node_of_heartbeat(meta.key)
         if node_id is None:
             continue
         unreadable = ""
         try:
-            heartbeat = decode(data, Heartbeat, meta.key)
-            if heartbeat.node_id != node_id:
-                raise ObjectDamaged(f"{meta.key!r} is the heartbeat of {heartbeat.node_id!r}", key=meta.key)
-        except ObjectDamaged as error:
-            heartbeat, unreadable = _placeholder(node_id, data, meta), f"its heartbeat cannot be read: {error}"
+            heartbeat = read_message(store, meta.key, Heartbeat)
+        except ObjectRefused as error:
+            heartbeat, unreadable = _placeholder(store, node_id, meta), f"its heartbeat cannot be read: {error}"
+        if heartbeat is None:
+            continue
         views.append(observer.observe(heartbeat, meta.last_modified, now_s, unreadable))
     observer.forget_others(view.heartbeat.node_id for view in views)
     return views

@@ -5,23 +5,29 @@ the next number is old may then create one below the node's place, which the nod
 then.
 
 A mail that was read is never lost, and never given out twice: it is returned whatever happens to the store afterwards,
-and known by its token should a delete, or a sender's reply, get lost.
+and known by its token should a delete, or a sender's reply, get lost, or should somebody put it back.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 
-from apiary_df.errors import ObjectDamaged, StorageError
+from apiary_df.errors import ObjectRefused, StorageError
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import Mail, decode, encode
+from apiary_df.protocol.messages import Mail
+from apiary_df.protocol.seal import REPLAYED, refused
+from apiary_df.protocol.storage import create_message, note_refusal, read_message
 from apiary_df.store import Store
 
 logger = logging.getLogger("apiary_df")
 
-REMEMBERED_TOKENS = 10_000
-"""Mails that a node knows again; a sender repeats a create within seconds or not at all."""
+REMEMBERED_NUMBERS = 10_000
+"""How far below its next number a node takes mail, and knows again what it has taken.
+
+Mail from further below is refused: a sender cannot have so old an idea of the next number, and whoever puts old mail
+back must not have it carried out again. Should it be honest after all, its sender hears that the node knows nothing of
+the tasks, and sends them again.
+"""
 
 JUMP_AFTER = 8
 """Taken numbers in a row after which a sender lists the inbox instead of trying the next one."""
@@ -43,14 +49,14 @@ def send(store: Store, node_id: str, number: int, mail: Mail) -> int:
         StorageTransient: If the store failed, still after the retries.
         StorageError: If the store refused.
     """
-    data = encode(mail)
     taken = 0
-    while not store.create(keys.inbox(node_id, number), data, mail.token):
+    while not create_message(store, keys.inbox(node_id, number), mail, mail.token):
         taken += 1
         number += 1
         if taken % JUMP_AFTER == 0:
             listed = (keys.number_of_mail(meta.key) for meta in store.list(keys.inbox_prefix(node_id)))
-            number = max([number, *(n + 1 for n in listed if n is not None)])
+            reach = range(number, number + REMEMBERED_NUMBERS)
+            number = max([number, *(n + 1 for n in listed if n is not None and n in reach)])
     return number
 
 
@@ -63,15 +69,13 @@ class Inbox:
 
     Attributes:
         next_number: Number of the mail that is read next.
-        damaged: How many mails could not be read and were thrown away.
     """
 
     def __init__(self, store: Store, node_id: str) -> None:
         self._store = store
         self._node_id = node_id
         self.next_number = 0
-        self.damaged = 0
-        self._tokens: OrderedDict[str, None] = OrderedDict()
+        self._tokens: dict[str, int] = {}
 
     def poll(self) -> list[Mail]:
         """Take all mail from the next number on, until one is not there.
@@ -83,14 +87,15 @@ class Inbox:
         while True:
             key = keys.inbox(self._node_id, self.next_number)
             try:
-                data = self._store.get_or_none(key)
+                taken = self._take(key)
             except StorageError:
                 if mails:
                     return mails  # the next poll meets the same error, with nothing to lose
                 raise
-            if data is None:
+            if taken is None:
                 return mails
-            mails += self._taken(key, data)
+            mails += taken
+            # Past a refused one as well: it is gone, but its number was taken when senders chose theirs.
             self.next_number += 1
 
     def sweep(self) -> list[Mail]:
@@ -103,24 +108,25 @@ class Inbox:
         for meta in sorted(self._store.list(keys.inbox_prefix(self._node_id)), key=lambda meta: meta.key):
             number = keys.number_of_mail(meta.key)
             try:
-                data = self._store.get_or_none(meta.key)
+                taken = self._take(meta.key)
             except StorageError:
                 if mails:
                     return mails
                 raise
-            if data is None:
-                continue
-            mails += self._taken(meta.key, data)
-            if number is not None:
+            mails += taken or []
+            if taken and number is not None:
                 self.next_number = max(self.next_number, number + 1)
         return mails
 
-    def _taken(self, key: str, data: bytes) -> list[Mail]:
+    def _take(self, key: str) -> list[Mail] | None:
+        """Read and delete a mail; None if it is not there, an empty list if it is not to be acted upon."""
+        mail: Mail | None = None
         try:
-            mail = decode(data, Mail, key)
-        except ObjectDamaged as error:
-            self.damaged += 1
-            logger.warning("threw away mail: %s", error)
+            mail = read_message(self._store, key, Mail)
+            if mail is None:
+                return None
+            self._check_new(key, mail)
+        except ObjectRefused:
             mail = None
         try:
             self._store.delete([key])
@@ -128,7 +134,21 @@ class Inbox:
             logger.warning("could not delete mail that was read, a sweep will: %s", error)
         if mail is None or mail.token in self._tokens:
             return []
-        self._tokens[mail.token] = None
-        if len(self._tokens) > REMEMBERED_TOKENS:
-            self._tokens.popitem(last=False)
+        number = keys.number_of_mail(key) or 0
+        self._tokens[mail.token] = number
+        if len(self._tokens) > 2 * REMEMBERED_NUMBERS:
+            oldest = max(self.next_number, number) - REMEMBERED_NUMBERS
+            self._tokens = {token: known for token, known in self._tokens.items() if known >= oldest}
         return [mail]
+
+    def _check_new(self, key: str, mail: Mail) -> None:
+        """Refuse mail that may have been read before; one that a delete left behind is no reason to count it."""
+        number = keys.number_of_mail(key) or 0
+        if number < self.next_number - REMEMBERED_NUMBERS:
+            error = refused(key, REPLAYED, f"is mail from long ago: the next one has number {self.next_number}")
+            note_refusal(self._store, error, mail.token)
+            raise error
+        if self._tokens.get(mail.token, number) != number:
+            error = refused(key, REPLAYED, "is a mail that was read under another number")
+            note_refusal(self._store, error, mail.token)
+            raise error

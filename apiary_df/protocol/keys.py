@@ -35,8 +35,9 @@ ID_PATTERN = rf"^{_ID_PART}\Z"
 """What node and query ids look like. Not ``$``, which lets a line feed follow."""
 
 _ID = re.compile(_ID_PART)
-_MAIL = re.compile(rf"_swarm/inbox/({_ID_PART})/(\d+)\.json")
+_MAIL = re.compile(rf"_swarm/inbox/({_ID_PART})/(\d{{10,18}})\.json")
 _HEARTBEAT = re.compile(rf"_swarm/nodes/({_ID_PART})\.json")
+_WRITE = re.compile(rf"_writes/({_ID_PART})\.json")
 _IN_QUERY = re.compile(
     rf"_queries/(?P<query>{_ID_PART})/(?:"
     r"(?P<plain>manifest|lease|outcome)\.json"
@@ -157,6 +158,12 @@ def outcome(query_id: str) -> str:
 def write(query_id: str) -> str:
     """Return the key of the note that a query writes files."""
     return f"{WRITES}{check_id(query_id, 'query id')}.json"
+
+
+def query_of_write(key: str) -> str | None:
+    """Return the query of a note that it writes files; None if the key is none's."""
+    match = _WRITE.fullmatch(key)
+    return match.group(1) if match else None
 
 
 def parse_query_key(key: str) -> QueryKey | None:

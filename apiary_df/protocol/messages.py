@@ -1,6 +1,7 @@
-"""The JSON objects that cross storage: typed, validated when they are decoded, limited in size.
+"""The JSON objects that cross storage: typed, and validated when they are decoded.
 
-Unknown fields are ignored, so that a newer peer may add some. Nothing here holds a secret.
+Unknown fields are ignored, so that a newer peer may add some. Nothing here holds a secret. How they are sealed, and how
+large they may be, is :mod:`apiary_df.protocol.storage`'s business.
 """
 
 from __future__ import annotations
@@ -9,15 +10,13 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from apiary_df.errors import ErrorInfo, ObjectDamaged
+from apiary_df.errors import ErrorInfo
 from apiary_df.model import PartialRef, TaskKey, TaskSpec, WrittenFile
 from apiary_df.protocol.keys import ID_PATTERN
+from apiary_df.protocol.seal import MALFORMED, refused
 
-MAX_MESSAGE_BYTES = 64 << 20
-"""Largest message that is decoded: a task over a hundred thousand cells has some 20 MB."""
-
-MAX_SIGN_BYTES = 4 << 20
-"""Largest heartbeat or lease: these are read all the time, so a planted one must not hold an observer up."""
+MAX_BEES = 1024
+"""More execution slots than any machine has cores: a number above it is a slip, or a lie."""
 
 Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
 """A node's or query's id; checked when decoded, since it becomes part of keys."""
@@ -25,14 +24,20 @@ Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
 Token: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 """A writer's random token."""
 
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A number of things, or of bytes."""
 
-Slots: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Slots: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=MAX_BEES)]
 """Bees' shares of a node's memory."""
 
-Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+Bees: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_BEES)]
+"""A number of execution slots."""
+
+Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 """A duration."""
+
+Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
+"""A text that is shown to people: without control characters, which a terminal would obey."""
 
 _Message = TypeVar("_Message", bound=msgspec.Struct)
 
@@ -49,8 +54,8 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
 
     node_id: Id
     protocol_version: int
-    datafusion_version: str = "unknown"
-    apiary_version: str = "unknown"
+    datafusion_version: Label = "unknown"
+    apiary_version: Label = "unknown"
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +80,8 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
         leaving: It takes no new work.
         allow_udfs: It runs Python functions that come with plans.
         python_version: Python that it runs, as ``3.11``: functions are pickled for one minor version.
+        allow_roots: URLs of the folders and prefixes that it reads cells from and writes files to.
+        refused: How many objects it has not taken, by reason (see :data:`apiary_df.protocol.seal.REASONS`).
         queries: Queries that it works on.
         started_at: When it started, by its own clock, for people.
         role: ``node``, or ``session`` for one that only coordinates.
@@ -83,24 +90,26 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     node_id: Id
     seq: Count
     protocol_version: int
-    datafusion_version: str
-    apiary_version: str
-    hostname: str
+    datafusion_version: Label
+    apiary_version: Label
+    hostname: Label
     pid: Count
     cores: Count
     memory_bytes: Count
     memory_per_bee: Count
     target_cell_size: Count
-    bees_total: Count
-    bees_busy: Count
+    bees_total: Bees
+    bees_busy: Bees
     cached_cells: dict[str, Count]
     inbox_next: Count
     leaving: bool
     allow_udfs: bool
-    queries: tuple[str, ...]
-    started_at: str
+    queries: tuple[Id, ...]
+    started_at: Label
     role: Literal["node", "session"] = "node"
-    python_version: str = "unknown"
+    python_version: Label = "unknown"
+    allow_roots: tuple[Label, ...] = ()
+    refused: dict[Label, Count] = {}
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +118,6 @@ class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         stage: Its number.
         inputs: The stages that it reads.
-        plan_key: Where its fragment lies.
         output: ``hash`` or ``gather``.
         partitions: Output partitions.
         schema: Schema of its partials, as an Arrow IPC schema message.
@@ -117,7 +125,6 @@ class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     stage: Count
     inputs: tuple[Count, ...]
-    plan_key: str
     output: str
     partitions: Count
     schema: bytes
@@ -165,13 +172,11 @@ class TaskMail(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         spec: What the task reads.
         attempt: Number of the attempt, from 0.
-        plan_key: Where the stage's fragment lies.
         slots: How many bees' shares of the node's memory it may use, >= 1; a node with fewer bees gives it all.
     """
 
     spec: TaskSpec
     attempt: Count
-    plan_key: str
     slots: Slots = 1
 
 
@@ -326,21 +331,18 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 def decode(data: bytes, type_: type[_Message], key: str) -> _Message:
-    """Return the message that an object holds.
+    """Return the message that bytes hold.
 
     Args:
-        data: The object's bytes.
+        data: The bytes, without a seal.
         type_: What it must be.
         key: Where it lies, for the error.
 
     Raises:
-        ObjectDamaged: If it is too large, no JSON, or not such a message.
+        ObjectRefused: If they are no JSON, or not such a message.
     """
-    limit = MAX_SIGN_BYTES if issubclass(type_, (Heartbeat, Lease, Versions)) else MAX_MESSAGE_BYTES
-    if len(data) > limit:
-        raise ObjectDamaged(f"{key!r} has {len(data)} bytes; no {type_.__name__} has more than {limit}", key=key)
     try:
         return msgspec.json.decode(data, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
         # Brackets nested without end, even in an unknown field, raise what is no ValueError.
-        raise ObjectDamaged(f"{key!r} is not a valid {type_.__name__}: {error}", key=key) from error
+        raise refused(key, MALFORMED, f"is not a valid {type_.__name__}: {error}") from error

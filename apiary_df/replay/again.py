@@ -12,7 +12,7 @@ import pyarrow as pa
 from datafusion.plan import ExecutionPlan
 
 from apiary_df.config import Settings
-from apiary_df.errors import ConfigError, VersionMismatch
+from apiary_df.errors import ConfigError, ObjectMissing, VersionMismatch
 from apiary_df.model import TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.sinks import find_sink
@@ -20,6 +20,7 @@ from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform
 from apiary_df.protocol.messages import CommitRecord
+from apiary_df.protocol.storage import read_bytes
 from apiary_df.protocol.versions import datafusion_version
 from apiary_df.replay.trace import Trace, read_task
 from apiary_df.store import Store
@@ -170,13 +171,14 @@ def run(ready: Prepared, first_rows: int, progress: Callable[[int], None] | None
 
 
 def _fragment(store: Store, trace: Trace, stage: int) -> PlanNode:
-    data = store.get_or_none(keys.plan(trace.query_id, stage))
-    if data is None:
+    try:
+        data = read_bytes(store, keys.plan(trace.query_id, stage))
+    except ObjectMissing:
         raise ConfigError(
             f"stage {stage} of query {trace.query_id} has no fragment in storage: it was a table in the session's "
             "memory, or ran in the session, with the result",
             query=trace.query_id,
-        )
+        ) from None
     fragment = codec.decode(data)
     if find_sink(fragment) is not None:
         raise ConfigError(

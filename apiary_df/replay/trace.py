@@ -15,7 +15,8 @@ from apiary_df.model import TaskSpec
 from apiary_df.protocol import keys
 from apiary_df.protocol.kept import Outcome, StageTasks
 from apiary_df.protocol.keys import QueryKey
-from apiary_df.protocol.messages import CommitRecord, ErrorReport, Mail, Manifest, decode
+from apiary_df.protocol.messages import CommitRecord, ErrorReport, Mail, Manifest
+from apiary_df.protocol.storage import read_message
 from apiary_df.report import AttemptReport
 from apiary_df.store import Store
 from apiary_df.store_options import ObjectMeta
@@ -114,11 +115,8 @@ class Reader:
         Raises:
             StorageError: If the store cannot be read.
         """
-        data = self._store.get_or_none(key)
-        if data is None:
-            return None
         try:
-            return decode(data, type_, key)
+            return read_message(self._store, key, type_)
         except ObjectDamaged as error:
             self.unreadable.append(error.message)
             return None
@@ -205,8 +203,8 @@ def read_task(store: Store, trace: Trace, stage: int, task: int) -> tuple[TaskSp
     """
     query_id = trace.query_id
     key = keys.tasks(query_id, stage)
-    data = store.get_or_none(key)
-    specs = trace.waiting if data is None else decode(data, StageTasks, key).tasks
+    kept = read_message(store, key, StageTasks)
+    specs = trace.waiting if kept is None else kept.tasks
     spec = next((spec for spec in specs if (spec.stage, spec.task) == (stage, task)), None)
     if spec is None:
         known = sorted({(attempt.stage, attempt.task) for attempt in trace.attempts})
@@ -221,7 +219,7 @@ def read_task(store: Store, trace: Trace, stage: int, task: int) -> tuple[TaskSp
     commits = [key for key in trace.objects if _is_commit_of(key, stage, task)]
     if not commits:
         return spec, None
-    return spec, decode(store.get(commits[-1]), CommitRecord, commits[-1])
+    return spec, read_message(store, commits[-1], CommitRecord)
 
 
 def _is_commit_of(key: str, stage: int, task: int) -> bool:

@@ -262,18 +262,18 @@ class FaultyStore(Store):
         self.faults = faults
         self.process = process
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, limit_bytes: int | None = None) -> bytes:
         """Read a whole object; see :meth:`Store.get`."""
         with self._struck("get", "read", key) as struck:
-            data = super().get(key)
+            data = super().get(key, limit_bytes)
         for fault in struck:
             data = fault.damaged(data)
         return data
 
-    def get_or_none(self, key: str) -> bytes | None:
+    def get_or_none(self, key: str, limit_bytes: int | None = None) -> bytes | None:
         """Read a whole object if there is one; a request in any case, on a folder too."""
         try:
-            return self.get(key)
+            return self.get(key, limit_bytes)
         except ObjectMissing:
             return None
 

@@ -19,7 +19,8 @@ from apiary_df.host import Event, Host
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys, versions
-from apiary_df.protocol.messages import CommitRecord, ErrorReport, Manifest, TaskMail, TaskMetrics, decode, encode
+from apiary_df.protocol.messages import CommitRecord, ErrorReport, Manifest, TaskMail, TaskMetrics
+from apiary_df.protocol.storage import create_message, read_bytes, read_message, write_message
 from apiary_df.publish import discard, for_attempt
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
@@ -123,12 +124,9 @@ class Attempts:
         if known is not None:
             return None if known.cancelled.is_set() else known
         key = keys.manifest(query_id)
-        data = self._store.get_or_none(key)
-        if data is None:
+        manifest = read_message(self._store, key, Manifest)
+        if manifest is None:
             return None
-        manifest = decode(data, Manifest, key)
-        if manifest.query_id != query_id:
-            raise ObjectDamaged(f"the manifest {key!r} is of query {manifest.query_id!r}", key=key)
         versions.check(manifest.protocol_version, manifest.datafusion_version, f"the coordinator of query {query_id}")
         known = _Known(manifest=manifest, cancelled=self._host.event())
         for entry in manifest.stages:
@@ -145,7 +143,8 @@ class Attempts:
     def _fragment(self, query: _Known, mail: TaskMail) -> PlanNode:
         stage = mail.spec.stage
         if stage not in query.fragments:
-            query.fragments[stage] = codec.decode(self._store.get(mail.plan_key))
+            plan_key = keys.plan(query.manifest.query_id, stage)
+            query.fragments[stage] = codec.decode(read_bytes(self._store, plan_key))
         return for_attempt(query.fragments[stage], stage, mail.spec.task, mail.attempt)
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
@@ -176,7 +175,7 @@ class Attempts:
             files=work.files,
         )
         commit_key = keys.commit(key.query_id, key.stage, key.task)
-        if not self._store.create(commit_key, encode(record), token):
+        if not create_message(self._store, commit_key, record, token):
             # Another attempt was first. Its partial counts; this one is in nobody's way, and goes with the query.
             logger.info("node %s: another attempt at task %s was committed first", self._node_id, key)
         if not self._is_wanted(key.query_id):
@@ -209,6 +208,6 @@ class Attempts:
             error=error.to_info(),
             seconds=self._host.now_s() - started_s,
         )
-        self._store.put(keys.error(key.query_id, key.stage, key.task, key.attempt), encode(report))
+        write_message(self._store, keys.error(key.query_id, key.stage, key.task, key.attempt), report)
         if not self._is_wanted(key.query_id):
             self._discard(order)

@@ -26,7 +26,8 @@ from apiary_df.host import SYSTEM, Host
 from apiary_df.lost_writes import WriteWatch
 from apiary_df.protocol import keys, versions
 from apiary_df.protocol.inbox import Inbox
-from apiary_df.protocol.messages import Heartbeat, Mail, encode
+from apiary_df.protocol.messages import Heartbeat, Mail
+from apiary_df.protocol.storage import write_message
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.attempts import Attempts
@@ -224,7 +225,7 @@ class Node:
             return 0
 
     def _beat(self) -> None:
-        self.store.put(keys.heartbeat(self.node_id), encode(self._heartbeat()))
+        write_message(self.store, keys.heartbeat(self.node_id), self._heartbeat())
 
     def _heartbeat(self) -> Heartbeat:
         with self._lock:
@@ -251,6 +252,7 @@ class Node:
             queries=tuple(sorted(self._desk.queries())),
             started_at=self._started_at,
             python_version=versions.python_version(),
+            refused=self.store.refusals.snapshot(),
         )
 
     def _say_goodbye(self) -> None:

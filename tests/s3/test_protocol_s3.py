@@ -13,8 +13,9 @@ from apiary_df.model import NodeState
 from apiary_df.protocol import keys, versions
 from apiary_df.protocol.heartbeat import NodeObserver, read_nodes
 from apiary_df.protocol.inbox import Inbox, send
-from apiary_df.protocol.messages import Heartbeat, Mail, encode
+from apiary_df.protocol.messages import Heartbeat, Mail
 from apiary_df.protocol.partial import PartialWriter, materialize, read_partial
+from apiary_df.protocol.storage import write_message
 from apiary_df.store import Store, StoreOptions, open_store
 
 pytestmark = pytest.mark.s3
@@ -95,7 +96,7 @@ def test_a_heartbeat_just_written_is_alive_at_first_sight(store: Store) -> None:
         queries=(),
         started_at="",
     )
-    store.put(keys.heartbeat("n"), encode(beat))
+    write_message(store, keys.heartbeat("n"), beat)
     # S3 stamps whole seconds, hence limits of more than that.
     observer = NodeObserver(suspect_after_s=5, dead_after_s=10, store_now=store.check_writable(), now_s=0)
     [view] = read_nodes(store, observer, 0)

@@ -17,7 +17,8 @@ from apiary_df.footers import FooterCache
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.planning import RunsOnSwarm, SwarmPlanner
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import Heartbeat, decode, encode
+from apiary_df.protocol.messages import Heartbeat
+from apiary_df.protocol.storage import read_message, write_message
 from apiary_df.store import Store, open_store
 from apiary_df.view import SwarmView
 from swarm.helpers import FORCED, check_same, check_was_distributed
@@ -160,7 +161,9 @@ def test_a_task_that_a_node_refused_is_done_elsewhere(closed: tuple[LocalSwarm, 
 
 def beat_of(swarm: LocalSwarm) -> Heartbeat:
     key = keys.heartbeat(swarm.node_ids[0])
-    return decode(swarm.store.get(key), Heartbeat, key)
+    beat = read_message(swarm.store, key, Heartbeat)
+    assert beat is not None
+    return beat
 
 
 def test_a_node_of_another_python_is_not_fit_for_functions(facts: Path, tmp_path: Path) -> None:
@@ -169,7 +172,7 @@ def test_a_node_of_another_python_is_not_fit_for_functions(facts: Path, tmp_path
     store = open_store(str(tmp_path / "root"))
     with LocalSwarm(1, allow_udfs=True, in_process=True) as other:
         beat = msgspec.structs.replace(beat_of(other), node_id="older", python_version="3.9")
-    store.put(keys.heartbeat("older"), encode(beat))
+    write_message(store, keys.heartbeat("older"), beat)
     with SessionContext(storage=store.url, **FORCED) as session:
         register(session, facts)
         with pytest.raises(FunctionsRefused, match=r"older \(it runs Python 3.9, this session 3\.\d+\)"):

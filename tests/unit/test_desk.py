@@ -25,7 +25,7 @@ def order(task: int, *, query: str = "q1", sender: str = "s1", slots: int = 1, a
         input_bytes=0,
         why="",
     )
-    mail = TaskMail(spec=spec, attempt=attempt, plan_key="p", slots=slots)
+    mail = TaskMail(spec=spec, attempt=attempt, slots=slots)
     return Order(query_id=query, sender=sender, mail=mail, received_s=0.0, slots=slots)
 
 

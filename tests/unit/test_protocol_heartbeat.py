@@ -17,6 +17,8 @@ from apiary_df.model import NodeState
 from apiary_df.protocol import keys, versions
 from apiary_df.protocol.heartbeat import NodeObserver, read_nodes, to_node_info
 from apiary_df.protocol.messages import Heartbeat, encode
+from apiary_df.protocol.seal import seal
+from apiary_df.protocol.storage import write_message
 from apiary_df.store import Store, open_store
 
 SUSPECT_S, DEAD_S = 3.0, 10.0
@@ -145,13 +147,17 @@ def store() -> Store:
     return open_store(f"memory://{uuid.uuid4().hex}", environ={})
 
 
+def sealed(content: bytes) -> bytes:
+    return seal(content, keys.heartbeat("n1"), None)
+
+
 def looking(store: Store) -> NodeObserver:
     return NodeObserver(suspect_after_s=SUSPECT_S, dead_after_s=DEAD_S, store_now=store.check_writable(), now_s=START_S)
 
 
 def test_nodes_are_read_from_storage_in_order(store: Store) -> None:
     for name in ("b", "a"):
-        store.put(keys.heartbeat(name), encode(heartbeat(node_id=name)))
+        write_message(store, keys.heartbeat(name), heartbeat(node_id=name))
     watching = looking(store)
     views = read_nodes(store, watching, START_S)
     assert [(v.info.node_id, v.usable) for v in views] == [("a", True), ("b", True)]
@@ -170,13 +176,13 @@ def test_an_empty_swarm_has_no_nodes(store: Store) -> None:
     [
         (b"", "cannot be read"),
         (b"{}", "cannot be read"),
-        (encode(heartbeat(node_id="another")), "heartbeat of 'another'"),
-        (json.dumps({**json.loads(encode(heartbeat())), "bees_total": -1}).encode(), "bees_total"),
+        (sealed(encode(heartbeat(node_id="another"))), "is of node 'another'"),
+        (sealed(json.dumps({**json.loads(encode(heartbeat())), "bees_total": -1}).encode()), "bees_total"),
     ],
 )
 def test_a_damaged_heartbeat_is_shown_with_the_reason_and_gets_no_work(store: Store, data: bytes, words: str) -> None:
     store.put(keys.heartbeat("n1"), data)
-    store.put(keys.heartbeat("good"), encode(heartbeat(node_id="good")))
+    write_message(store, keys.heartbeat("good"), heartbeat(node_id="good"))
     good, bad = read_nodes(store, looking(store), START_S)
     assert good.usable
     assert (bad.info.node_id, bad.usable, bad.info.bees_total) == ("n1", False, 0)
@@ -188,7 +194,7 @@ def test_a_node_of_a_protocol_that_cannot_be_read_is_told_by_its_version(store: 
     store.put(keys.heartbeat("n1"), json.dumps(newer).encode())
     [view] = read_nodes(store, looking(store), START_S)
     assert not view.usable
-    assert "it speaks protocol 7, this side 1" in view.reason
+    assert "it speaks protocol 7, this side 2" in view.reason
     assert view.heartbeat.datafusion_version == "99.0.0"
 
 
@@ -199,7 +205,7 @@ def test_objects_that_are_no_heartbeats_are_passed_over(store: Store) -> None:
 
 def test_peers_of_other_versions_are_refused_with_both_versions() -> None:
     versions.check(versions.PROTOCOL_VERSION, datafusion.__version__, "the coordinator")
-    with pytest.raises(VersionMismatch, match=r"the coordinator .*protocol 2, this side 1"):
-        versions.check(2, datafusion.__version__, "the coordinator")
+    with pytest.raises(VersionMismatch, match=r"the coordinator .*protocol 1, this side 2"):
+        versions.check(1, datafusion.__version__, "the coordinator")
     with pytest.raises(VersionMismatch, match=rf"DataFusion 1\.0, this side {datafusion.__version__}"):
         versions.check(versions.PROTOCOL_VERSION, "1.0", "the coordinator")

@@ -33,6 +33,7 @@ from apiary_df.protocol.messages import (
     encode,
 )
 from apiary_df.protocol.partial import FinishedPartial, PartialWriter, read_partial
+from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.report import AttemptReport
 from apiary_df.writes import JOURNAL, VERDICT, staging_folder
 
@@ -79,7 +80,7 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
             Heartbeat(
                 node_id=NODE,
                 seq=42,
-                protocol_version=1,
+                protocol_version=PROTOCOL_VERSION,
                 datafusion_version="55.0.0",
                 apiary_version="0.1.0",
                 hostname="worker1",
@@ -106,8 +107,8 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                 query_id=QUERY,
                 sender=SESSION,
                 tasks=(
-                    TaskMail(spec=spec, attempt=0, plan_key=keys.plan(QUERY, 0)),
-                    TaskMail(spec=reading, attempt=1, plan_key=keys.plan(QUERY, 1)),
+                    TaskMail(spec=spec, attempt=0),
+                    TaskMail(spec=reading, attempt=1),
                 ),
             ),
         ),
@@ -117,7 +118,7 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                 query_id=QUERY,
                 coordinator=SESSION,
                 sql="SELECT k, sum(v) AS total FROM t GROUP BY k",
-                protocol_version=1,
+                protocol_version=PROTOCOL_VERSION,
                 datafusion_version="55.0.0",
                 settings={"datafusion.execution.time_zone": "+00:00"},
                 created_at=STARTED,
@@ -126,7 +127,6 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                     StageEntry(
                         stage=0,
                         inputs=(),
-                        plan_key=keys.plan(QUERY, 0),
                         output="hash",
                         partitions=3,
                         schema=SCHEMA.serialize().to_pybytes(),

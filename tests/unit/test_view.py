@@ -13,7 +13,8 @@ from apiary_df.errors import StorageUnreachable
 from apiary_df.model import NodeInfo
 from apiary_df.plan.functions import PythonFunction
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import Heartbeat, encode
+from apiary_df.protocol.messages import Heartbeat
+from apiary_df.protocol.storage import write_message
 from apiary_df.protocol.versions import PROTOCOL_VERSION, python_version
 from apiary_df.store import Store, open_store
 from apiary_df.view import SwarmView
@@ -57,7 +58,7 @@ def beat(store: Store, node_id: str = "n1", **changes: Any) -> None:
         "started_at": "",
         **changes,
     }
-    store.put(keys.heartbeat(node_id), encode(Heartbeat(**facts)))
+    write_message(store, keys.heartbeat(node_id), Heartbeat(**facts))
 
 
 def seen(view: SwarmView) -> NodeInfo:

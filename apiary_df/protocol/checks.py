@@ -1,0 +1,122 @@
+"""Does a message belong where it lies, and does it name only what it may? Pure functions on messages and keys.
+
+A seal says who wrote a message and for which place. This is about what is in it: ids that must be those of the key, and
+keys that must be those of the same query. Whatever a reader is going to fetch or delete is checked here first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import msgspec
+
+from apiary_df.model import PartialRef, SegmentRef, TaskSpec
+from apiary_df.protocol import keys
+from apiary_df.protocol.kept import StageTasks
+from apiary_df.protocol.messages import CommitRecord, ErrorReport, Heartbeat, Mail, WriteJournal, WriteVerdict
+from apiary_df.protocol.seal import MISPLACED, refused
+from apiary_df.writes import query_of_staging
+
+STAGING_FILES = (WriteJournal, WriteVerdict)
+"""What lies beside the files that a statement writes, not below the root."""
+
+
+def check_place(message: msgspec.Struct, key: str) -> None:
+    """Check that a message is of the query, stage, task, attempt or node that its key says.
+
+    Raises:
+        ObjectRefused: If it is of something else, or names a partial of another query.
+    """
+    if isinstance(message, Heartbeat):
+        _same(key, node_id=(message.node_id, keys.node_of_heartbeat(key)))
+    elif isinstance(message, Mail):
+        _check_mail(message, key)
+    elif isinstance(message, STAGING_FILES):
+        _same(key, query_id=(message.query_id, query_of_staging(key.split("/", 1)[0])))
+        if isinstance(message, WriteJournal):
+            _check_published(message, key)
+    elif key.startswith(keys.WRITES):
+        _same(key, query_id=(_field(message, "query_id"), keys.query_of_write(key)))
+    else:
+        _check_in_query(message, key)
+
+
+def _check_in_query(message: msgspec.Struct, key: str) -> None:
+    place = keys.parse_query_key(key)
+    if place is None:
+        _misplaced(key, f"is no place for a {type(message).__name__}")
+    _same(key, query_id=(_field(message, "query_id"), place.query_id))
+    if isinstance(message, (CommitRecord, ErrorReport)):
+        _same(key, stage=(message.stage, place.stage), task=(message.task, place.task))
+    if isinstance(message, ErrorReport):
+        _same(key, attempt=(message.attempt, place.attempt))
+    if isinstance(message, StageTasks):
+        _same(key, stage=(message.stage, place.stage))
+        _check_specs(message.tasks, message.query_id, key)
+    if isinstance(message, CommitRecord):
+        made = keys.parse_query_key(message.partial.key)
+        if (
+            made is None
+            or (made.kind, made.query_id) != ("partial", message.query_id)
+            or (made.stage, made.task, made.attempt) != (message.stage, message.task, message.attempt)
+        ):
+            _misplaced(key, f"commits {message.partial.key!r}, which is not its attempt's partial")
+        _check_partial(message.partial, key)
+
+
+def _check_mail(mail: Mail, key: str) -> None:
+    if keys.number_of_mail(key) is None:
+        _misplaced(key, "is no place for mail")
+    _check_specs((task.spec for task in mail.tasks), mail.query_id, key)
+
+
+def _check_specs(specs: Iterable[TaskSpec], query_id: str, key: str) -> None:
+    """Check that tasks read partials of their own query, and spans that can be in these."""
+    for spec in specs:
+        for exchange in spec.exchanges:
+            for segment in exchange.segments:
+                made = keys.parse_query_key(segment.key)
+                if made is None or (made.kind, made.query_id) != ("partial", query_id):
+                    _misplaced(key, f"has a task of query {query_id} read {segment.key!r}")
+                _check_segment(segment, key)
+
+
+def _check_published(journal: WriteJournal, key: str) -> None:
+    """Check the names that whoever takes the write back would delete."""
+    for name in journal.published:
+        parts = name.split("/")
+        if any(part in ("", ".", "..") for part in parts) or not parts[-1].startswith(f"{journal.query_id}_"):
+            _misplaced(key, f"names {name!r}, which is no file that query {journal.query_id} writes")
+
+
+def _check_partial(partial: PartialRef, key: str) -> None:
+    spans = ((segment.offset, segment.length) for segment in partial.segments)
+    _check_spans(key, partial.head_length, partial.footer_offset, partial.length, list(spans))
+
+
+def _check_segment(ref: SegmentRef, key: str) -> None:
+    span = (ref.segment.offset, ref.segment.length)
+    _check_spans(key, ref.head_length, ref.footer_offset, ref.object_length, [span])
+
+
+def _check_spans(key: str, head: int, footer: int, length: int, spans: list[tuple[int, int]]) -> None:
+    if not 0 <= head <= footer <= length:
+        _misplaced(key, f"describes a partial of {length} bytes with a head of {head} and a footer at {footer}")
+    for offset, size in spans:
+        if not (head <= offset and offset + size <= footer):
+            _misplaced(key, f"describes a segment of {size} bytes at {offset}, outside of its partial's rows")
+
+
+def _field(message: msgspec.Struct, name: str) -> Any:
+    return getattr(message, name, None)
+
+
+def _same(key: str, **pairs: tuple[object, object]) -> None:
+    for name, (found, expected) in pairs.items():
+        if found != expected:
+            _misplaced(key, f"is of {name.removesuffix('_id')} {found!r}")
+
+
+def _misplaced(key: str, words: str) -> NoReturn:
+    raise refused(key, MISPLACED, words)
