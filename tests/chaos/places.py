@@ -1,0 +1,109 @@
+"""Where swarms live: a folder, or a bucket of an S3 service that is started here or named by the environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+
+from apiary_df.store import Store, open_store
+from apiary_df.store_options import StoreOptions
+
+S3_ENDPOINT_VARIABLE = "APIARY_TEST_S3_ENDPOINT"
+"""Set it to use another S3 service; credentials then come from the AWS_* variables."""
+
+BUCKET = "apiary-test"
+
+START_S = 60.0
+"""How long the S3 service may take to answer."""
+
+
+@contextmanager
+def a_place(kind: str, folder: Path) -> Iterator[tuple[Store, StoreOptions | None]]:
+    """Give a place that nobody else uses.
+
+    Args:
+        kind: ``folder`` or ``s3``.
+        folder: Where a folder is made.
+
+    Yields:
+        The place as a store, and how it is reached.
+    """
+    if kind == "folder":
+        yield open_store((folder / "place").as_uri()), None
+        return
+    outside = os.environ.get(S3_ENDPOINT_VARIABLE)
+    if outside:
+        options = StoreOptions(endpoint=outside, region="us-east-1", allow_http=True)
+        yield _in_bucket(options.over(StoreOptions.from_env(os.environ)))
+        return
+    with _s3_service() as options:
+        yield _in_bucket(options)
+
+
+@contextmanager
+def _s3_service() -> Iterator[StoreOptions]:
+    """Run an S3 service in a process of its own: in this one it would share the interpreter's lock with sessions."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        give_up_s = time.monotonic() + START_S
+        while not _answers(port):
+            if process.poll() is not None or time.monotonic() > give_up_s:
+                raise RuntimeError(f"the S3 service on port {port} does not answer (exit code {process.poll()})")
+            time.sleep(0.05)
+        yield StoreOptions(
+            endpoint=f"http://127.0.0.1:{port}",
+            region="us-east-1",
+            access_key_id="test-key-id",
+            secret_access_key="test-secret-key",
+            allow_http=True,
+        )
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _in_bucket(options: StoreOptions) -> tuple[Store, StoreOptions]:
+    client = boto3.client(
+        "s3",
+        endpoint_url=options.endpoint,
+        region_name=options.region,
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=options.secret_access_key,
+        aws_session_token=options.session_token,
+    )
+    if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+        client.create_bucket(Bucket=BUCKET)
+    client.close()
+    return open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", options), options
+
+
+def stray_objects(root: Store) -> list[str]:
+    """Return what lies below a root and is no heartbeat: objects of queries, mail, temporary files."""
+    strays = [meta.key for meta in root.list("") if not meta.key.startswith("_swarm/nodes/")]
+    folder = root.local_path("x")
+    if folder is not None and folder.parent.is_dir():
+        known = {meta.key for meta in root.list("")}
+        files = (path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*") if path.is_file())
+        strays += [name for name in files if name not in known]
+    return sorted(set(strays))
