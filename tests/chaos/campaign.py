@@ -61,7 +61,7 @@ class Plan:
     def settings(self) -> Settings:
         """Return the settings of sessions and nodes: ``max_attempts`` and the like are as users have them."""
         return Settings().with_overrides(
-            heartbeat_s=min(0.25, self.dead_after_s / 10),
+            heartbeat_s=self.dead_after_s / 4,
             suspect_after_s=self.dead_after_s / 2,
             dead_after_s=self.dead_after_s,
             timeout_s=self.deadline_s,
