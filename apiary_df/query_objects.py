@@ -53,7 +53,7 @@ class QueryObjects:
         self._query_id = query_id
         self._store = store
         self._coordinator = coordinator
-        self._mail_keys: list[str] = []
+        self._mail: dict[str, Mail] = {}
         self._seen_errors: set[str] = set()
 
     def announce(
@@ -131,7 +131,7 @@ class QueryObjects:
             tasks=tuple(TaskMail(spec=spec, attempt=attempt) for spec, attempt in tasks),
         )
         number = send(self._store, node_id, first_number, mail)
-        self._mail_keys.append(keys.inbox(node_id, number))
+        self._mail[keys.inbox(node_id, number)] = mail
         return number
 
     def news(self, pending: Iterable[TaskKey]) -> Iterator[tuple[TaskKey, CommitRecord | ErrorReport]]:
@@ -152,6 +152,7 @@ class QueryObjects:
             if listed is None or commit_key in listed:
                 commit = read_message(self._store, commit_key, CommitRecord)
                 if commit is not None:
+                    self._was_read(commit)
                     yield key, commit
                     continue
             error_key = keys.error(self._query_id, key.stage, key.task, key.attempt)
@@ -159,6 +160,7 @@ class QueryObjects:
                 report = self._report(error_key)
                 if report is not None:
                     self._seen_errors.add(error_key)
+                    self._was_read(report)
                     yield key, report
 
     def _report(self, key: str) -> ErrorReport | None:
@@ -177,8 +179,32 @@ class QueryObjects:
         Raises:
             StorageError: If they cannot be removed.
         """
-        manifest = () if keep else (keys.manifest(self._query_id),)
-        self._store.delete([*manifest, *self._mail_keys])
+        if not keep:
+            self._store.delete([keys.manifest(self._query_id)])
+        self._store.delete(self._unread_mail())
+
+    def _was_read(self, record: CommitRecord | ErrorReport) -> None:
+        """Note that the node has read, and therefore deleted, the mail that asked for an attempt."""
+        asked = (record.stage, record.task, record.attempt)
+        for key, mail in self._mail.items():
+            if asked in {(task.spec.stage, task.spec.task, task.attempt) for task in mail.tasks}:
+                del self._mail[key]
+                return
+
+    def _unread_mail(self) -> list[str]:
+        """Return the keys of this query's mail that no node has read.
+
+        When a node has read mail, its number may be given to another session's: a key alone does not say whose it is.
+        """
+        found: list[str] = []
+        for key, mail in self._mail.items():
+            try:
+                there = read_message(self._store, key, Mail)
+            except ObjectRefused:
+                continue  # whatever that is, the node will throw it away
+            if there is not None and there.token == mail.token:
+                found.append(key)
+        return found
 
     def keep(self, outcome: Outcome, tasks: Mapping[int, Sequence[TaskSpec]], root: Stage | None) -> None:
         """Write what makes a query that is over worth keeping: its tasks, and how it ended, which comes last.

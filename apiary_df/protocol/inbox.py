@@ -60,6 +60,34 @@ def send(store: Store, node_id: str, number: int, mail: Mail) -> int:
     return number
 
 
+class SweepPace:
+    """When to list an inbox: now and then, and often for as long as senders have old ideas of the next number.
+
+    While a single session sends, or none, listings find nothing and are rare. Several sessions at a time do not know
+    of each other's mail before the next heartbeat, and most of theirs has a number that is too low.
+
+    Args:
+        least_s: Shortest time between two listings, in seconds.
+        most_s: Longest.
+        now_s: The clock.
+    """
+
+    def __init__(self, *, least_s: float, most_s: float, now_s: float) -> None:
+        self._least_s = least_s
+        self._most_s = most_s
+        self._wait_s = most_s
+        self._due_s = now_s + most_s
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time for a listing."""
+        return now_s >= self._due_s
+
+    def swept(self, now_s: float, *, found: bool) -> None:
+        """Note a listing, and whether it found mail."""
+        self._wait_s = self._least_s if found else min(2 * self._wait_s, self._most_s)
+        self._due_s = now_s + self._wait_s
+
+
 class Inbox:
     """The receiving end of a node's mail.
 

@@ -25,7 +25,7 @@ from apiary_df.errors import ApiaryError, ConfigError, StorageError
 from apiary_df.host import SYSTEM, Host
 from apiary_df.lost_writes import WriteWatch
 from apiary_df.protocol import keys, versions
-from apiary_df.protocol.inbox import Inbox
+from apiary_df.protocol.inbox import Inbox, SweepPace
 from apiary_df.protocol.messages import Heartbeat, Mail
 from apiary_df.protocol.storage import write_message
 from apiary_df.store import Store, open_store
@@ -152,12 +152,10 @@ class Node:
         """Read the inbox until the node is told to leave and has nothing left to do."""
         floor_s, ceiling_s = self._settings.poll_min_s, self._settings.poll_max_s or self._settings.poll_min_s
         wait_s = floor_s
-        swept_s = self._host.now_s()
+        pace = SweepPace(least_s=ceiling_s, most_s=max(ceiling_s, self._beat_s), now_s=self._host.now_s())
         sweeps_left = FINAL_SWEEPS
         while not self._halted.is_set():
-            mails = self._read_inbox(sweep=self._leaving.is_set() or self._host.now_s() - swept_s > self._beat_s)
-            if self._host.now_s() - swept_s > self._beat_s:
-                swept_s = self._host.now_s()
+            mails = self._read_inbox(pace)
             for mail in mails:
                 self._accept(mail)
             if mails:
@@ -177,12 +175,14 @@ class Node:
     def _beat_s(self) -> float:
         return self._settings.heartbeat_s or 1.0
 
-    def _read_inbox(self, *, sweep: bool) -> list[Mail]:
+    def _read_inbox(self, pace: SweepPace) -> list[Mail]:
         mails: list[Mail] = []
         try:
             mails += self._inbox.poll()
-            if sweep:
-                mails += self._inbox.sweep()
+            if self._leaving.is_set() or pace.is_due(self._host.now_s()):
+                swept = self._inbox.sweep()
+                mails += swept
+                pace.swept(self._host.now_s(), found=bool(swept))
         except StorageError as error:
             logger.warning("node %s cannot read its inbox: %s", self.node_id, error)
             self._halted.wait(self._beat_s)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from apiary_df.errors import StorageTransient
 from apiary_df.protocol import keys
-from apiary_df.protocol.inbox import Inbox, send
+from apiary_df.protocol.inbox import Inbox, SweepPace, send
 from apiary_df.protocol.messages import Mail
 from apiary_df.protocol.seal import UNSEALED
 from apiary_df.protocol.storage import write_message
@@ -193,3 +193,16 @@ def test_every_mail_arrives_exactly_once_whatever_number_its_sender_began_with(s
     got += tokens(inbox.sweep())
     assert sorted(got) == sorted(sent)
     assert store.list("") == []
+
+
+def test_listings_are_rare_until_one_finds_mail_and_often_for_as_long_as_they_do() -> None:
+    pace = SweepPace(least_s=1.0, most_s=8.0, now_s=0.0)
+    assert [pace.is_due(s) for s in (7.9, 8.0)] == [False, True]
+    waits = []
+    now_s = 8.0
+    for found in (True, True, False, False, False, False, False):
+        pace.swept(now_s, found=found)
+        due_s = next(s / 10 for s in range(10 * 100) if pace.is_due(s / 10))
+        waits.append(due_s - now_s)
+        now_s = due_s
+    assert waits == pytest.approx([1, 1, 2, 4, 8, 8, 8])
