@@ -319,7 +319,7 @@ class QueryRun:
             key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
             self._sent_s[key] = now_s
             self._given[key] = command.node_id
-            self._history.sent(key, now_s - self._started_s)
+            self._history.sent(key, spec.why, now_s - self._started_s)
         self._wait_s = self._settings.poll_min_s
 
     def _store_tables(self, command: SendTasks) -> tuple[Command, ...]:
@@ -330,7 +330,7 @@ class QueryRun:
             key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
             stage = self._query.graph.stages[spec.stage]
             assert stage.schema is not None
-            self._history.sent(key, self._at_s(), here=True)
+            self._history.sent(key, spec.why, self._at_s(), here=True)
             try:
                 with self._workbench() as (engine, bench):
                     work = run_attempt(

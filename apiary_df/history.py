@@ -21,6 +21,7 @@ from apiary_df.schedule import Attempt, Schedule
 class _Course:
     """What is known of one attempt; moments in seconds from the query's start."""
 
+    why: str
     sent_s: float
     ended_s: float | None = None
     seconds: float | None = None
@@ -60,13 +61,13 @@ class History:
         self._courses: dict[TaskKey, _Course] = {}
         self._roots: list[AttemptReport] = []
 
-    def sent(self, key: TaskKey, at_s: float, *, here: bool = False) -> None:
-        """Note that an attempt was sent, or begun in the session's own process."""
-        self._courses[key] = _Course(sent_s=at_s, here=here)
+    def sent(self, key: TaskKey, why: str, at_s: float, *, here: bool = False) -> None:
+        """Note that an attempt was sent, or begun in the session's own process, and why there."""
+        self._courses[key] = _Course(why=why, sent_s=at_s, here=here)
 
     def committed(self, record: CommitRecord, at_s: float) -> None:
         """Note that an attempt's commit record was seen."""
-        course = self._courses.setdefault(record.key, _Course(sent_s=at_s))
+        course = self._courses.setdefault(record.key, _Course(why="", sent_s=at_s))
         course.ended_s, course.seconds = at_s, record.metrics.seconds
         course.partial, course.record = record.partial, record
 
@@ -182,7 +183,6 @@ def _report(key: TaskKey, spec: TaskSpec, attempt: Attempt, course: _Course | No
         node_id=attempt.node_id,
         outcome=unfinished if attempt.outcome == "running" else attempt.outcome,
         error=None if attempt.error is None else attempt.error.to_info(),
-        why=spec.why,
         cells=len(spec.cells),
         input_bytes=spec.input_bytes,
     )
@@ -191,7 +191,7 @@ def _report(key: TaskKey, spec: TaskSpec, attempt: Attempt, course: _Course | No
     if course.ended_s is not None and course.seconds is not None:
         # Nodes' clocks say how long it took, never when.
         report = replace(report, started_s=max(course.sent_s, course.ended_s - course.seconds), seconds=course.seconds)
-    report = replace(report, here=course.here, sent_s=course.sent_s, ended_s=course.ended_s)
+    report = replace(report, why=course.why, here=course.here, sent_s=course.sent_s, ended_s=course.ended_s)
     if course.partial is not None:
         report = replace(report, rows=course.partial.rows, output_bytes=course.partial.length)
     if course.record is None:

@@ -45,6 +45,9 @@ class AttemptReport:
         cache_hits: Cells that came from the node's cache.
         requests: Requests that its node made to the store while it ran, by kind: its looks for mail, and what other
             bees asked meanwhile, are among them.
+        epoch: How often the task was begun anew before, since what it had committed was lost.
+        slots: Bees' shares of its node's memory that it could hold.
+        speculative: Whether it was sent while another attempt at the task still ran.
     """
 
     stage: int
@@ -68,6 +71,9 @@ class AttemptReport:
     spilled_bytes: int = 0
     cache_hits: int = 0
     requests: Mapping[str, int] = field(default_factory=dict)
+    epoch: int = 0
+    slots: int = 1
+    speculative: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -264,8 +264,13 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, without what would move a terminal's cursor or change its colours."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _cut(text: str | None) -> str:
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text or "")
+    line = printable(text or "")
     return line if len(line) <= MAX_CELL_CHARS else line[: MAX_CELL_CHARS - 1] + "…"
 
 

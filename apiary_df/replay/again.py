@@ -120,6 +120,12 @@ def prepared(
             query=trace.query_id,
         )
     spec, commit = read_task(store, trace, stage, task)
+    if spec is None:
+        raise ConfigError(
+            f"what task {stage}.{task} of query {trace.query_id} reads was not kept: tasks are kept when a query with "
+            "keep or keep_failed ends, and this one has no recorded end",
+            query=trace.query_id,
+        )
     fragment = _fragment(store, trace, stage)
     entry = next((entry for entry in manifest.stages if entry.stage == stage), None)
     schema = None if entry is None else pa.ipc.read_schema(pa.py_buffer(entry.schema))

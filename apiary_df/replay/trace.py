@@ -16,6 +16,7 @@ from apiary_df.protocol import keys
 from apiary_df.protocol.kept import Outcome, StageTasks
 from apiary_df.protocol.keys import QueryKey
 from apiary_df.protocol.messages import CommitRecord, ErrorReport, Mail, Manifest
+from apiary_df.protocol.seal import NO_KEY
 from apiary_df.protocol.storage import read_message
 from apiary_df.report import AttemptReport
 from apiary_df.store import Store
@@ -24,8 +25,12 @@ from apiary_df.store_options import ObjectMeta
 READ_THREADS = 16
 """Objects that are read at a time: enough to hide a bucket's latency."""
 
+MOST_NAMED = 10
+"""Tasks that an error names."""
+
 UNENDED = "no end recorded"
 """The state of a query without an outcome: it still runs, or its coordinator died."""
+
 
 _Message = TypeVar("_Message", bound=msgspec.Struct)
 _Number = tuple[int, int, int]
@@ -113,11 +118,14 @@ class Reader:
         """Return a message; None if it is not there or damaged.
 
         Raises:
+            ObjectRefused: If it is signed, and this process has no swarm key: then it can read nothing at all.
             StorageError: If the store cannot be read.
         """
         try:
             return read_message(self._store, key, type_)
         except ObjectDamaged as error:
+            if error.details.get("reason") == NO_KEY:
+                raise
             self.unreadable.append(error.message)
             return None
 
@@ -193,29 +201,23 @@ def read_trace(store: Store, query_id: str) -> Trace:
     return replace(trace, objects=tuple(meta.key for meta in metas), unreadable=tuple(reader.unreadable))
 
 
-def read_task(store: Store, trace: Trace, stage: int, task: int) -> tuple[TaskSpec, CommitRecord | None]:
-    """Return what a task reads, and its commit record, if it has one.
+def read_task(store: Store, trace: Trace, stage: int, task: int) -> tuple[TaskSpec | None, CommitRecord | None]:
+    """Return what a task reads, if anything tells it, and its commit record, if it has one.
 
     Raises:
-        ConfigError: If the query has no such task, or nothing tells what it reads.
+        ConfigError: If the query has no such task.
         StorageError: If the store cannot be read.
         ObjectDamaged: If what tells it is damaged.
     """
-    query_id = trace.query_id
-    key = keys.tasks(query_id, stage)
-    kept = read_message(store, key, StageTasks)
+    kept = read_message(store, keys.tasks(trace.query_id, stage), StageTasks)
     specs = trace.waiting if kept is None else kept.tasks
     spec = next((spec for spec in specs if (spec.stage, spec.task) == (stage, task)), None)
-    if spec is None:
-        known = sorted({(attempt.stage, attempt.task) for attempt in trace.attempts})
-        if (stage, task) in known:
-            raise ConfigError(
-                f"what task {stage}.{task} of query {query_id} reads was not kept: tasks are kept when a query with "
-                "keep or keep_failed ends, and this one has no recorded end",
-                query=query_id,
-            )
-        names = ", ".join(f"{s}.{t}" for s, t in known[:10]) + (", ..." if len(known) > 10 else "")
-        raise ConfigError(f"query {query_id} has no task {stage}.{task}; it has {names or 'none'}", query=query_id)
+    known = sorted({(attempt.stage, attempt.task) for attempt in trace.attempts})
+    if spec is None and (stage, task) not in known:
+        names = ", ".join(f"{s}.{t}" for s, t in known[:MOST_NAMED]) + (", ..." if len(known) > MOST_NAMED else "")
+        raise ConfigError(
+            f"query {trace.query_id} has no task {stage}.{task}; it has {names or 'none'}", query=trace.query_id
+        )
     commits = [key for key in trace.objects if _is_commit_of(key, stage, task)]
     if not commits:
         return spec, None
