@@ -133,8 +133,9 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
         lines.append(f"why: {explanation.reason}")
     lines.extend(explanation.notes)
     by_stage: dict[int, list[AttemptReport]] = {}
-    for task in explanation.report.task_reports if explanation.report else ():
-        by_stage.setdefault(task.stage, []).append(task)
+    for attempt in explanation.report.attempts if explanation.report else ():
+        if not attempt.here:
+            by_stage.setdefault(attempt.stage, []).append(attempt)
     for stage in graph.stages:
         lines.append(_stage_title(stage, graph, display))
         lines.extend(_indented(display(stage.fragment)))
@@ -240,21 +241,38 @@ def _tasks_planned(specs: Sequence[TaskSpec], verbose: bool) -> list[str]:
     return lines + _more(len(specs) - len(shown))
 
 
-def _tasks_done(tasks: Sequence[AttemptReport], verbose: bool) -> list[str]:
-    ordered = sorted(tasks, key=lambda task: task.task)
-    shown = ordered if verbose else ordered[:MOST_TASKS_SHOWN]
-    lines = []
+def _tasks_done(attempts: Sequence[AttemptReport], verbose: bool) -> list[str]:
+    """Return a line for every task, of the attempt that counts, and one for each of its others."""
+    tasks: dict[int, list[AttemptReport]] = {}
+    for attempt in attempts:
+        tasks.setdefault(attempt.task, []).append(attempt)
+    shown = sorted(tasks)[: None if verbose else MOST_TASKS_SHOWN]
+    lines: list[str] = []
     for task in shown:
-        spilled = f", {task.spills} spills of {format_bytes(task.spilled_bytes)}" if task.spills else ""
-        attempt = f", attempt {task.attempt}" if task.attempt else ""
-        requests = sum(count for name, count in task.requests.items() if not name.startswith("bytes"))
-        lines.append(
-            f"  task {task.stage}.{task.task} on {task.node_id}: {task.rows} rows, "
-            f"{format_bytes(task.input_bytes)} in, {format_bytes(task.output_bytes)} out, "
-            f"{task.seconds * 1000:.1f} ms after {task.queued_s * 1000:.1f} ms in the queue, "
-            f"{task.cells} cells, {task.cache_hits} from the cache, {requests} requests{spilled}{attempt} ({task.why})"
-        )
-    return lines + _more(len(ordered) - len(shown))
+        lines.extend(_task_done(attempt) for attempt in tasks[task] if attempt.outcome == "committed")
+        lines.extend(f"    {_told(attempt)}" for attempt in tasks[task] if attempt.outcome != "committed")
+    return lines + _more(len(tasks) - len(shown))
+
+
+def _task_done(task: AttemptReport) -> str:
+    spilled = f", {task.spills} spills of {format_bytes(task.spilled_bytes)}" if task.spills else ""
+    attempt = f", attempt {task.attempt}" if task.attempt else ""
+    requests = sum(count for name, count in task.requests.items() if not name.startswith("bytes"))
+    return (
+        f"  task {task.stage}.{task.task} on {task.node_id}: {task.rows} rows, "
+        f"{format_bytes(task.input_bytes)} in, {format_bytes(task.output_bytes)} out, "
+        f"{task.seconds * 1000:.1f} ms after {task.queued_s * 1000:.1f} ms in the queue, "
+        f"{task.cells} cells, {task.cache_hits} from the cache, {requests} requests{spilled}{attempt} ({task.why})"
+    )
+
+
+def _told(attempt: AttemptReport) -> str:
+    """Return what became of an attempt that does not count."""
+    until_s = attempt.ended_s or 0.0
+    took_s = attempt.seconds or max(0.0, until_s - (attempt.sent_s or 0.0))
+    took = f" after {took_s * 1000:.1f} ms" if took_s else ""
+    cause = "" if attempt.error is None else f": {attempt.error.code}: {attempt.error.message}"
+    return f"attempt {attempt.attempt} on {attempt.node_id} {attempt.outcome}{took}{cause}"
 
 
 def _more(hidden: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bdb
 import re
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
@@ -182,10 +183,13 @@ def _run(
     from apiary_df.replay import again
 
     budget_bytes = memory_bytes or again.MEMORY_BYTES
-    with again.prepared(store, settings, trace, *task, allow_udfs=allow_udfs, memory_bytes=budget_bytes) as ready:
-        if debug:
-            _debug(ready)
-        done = again.run(ready, FIRST_ROWS)
+    try:
+        with again.prepared(store, settings, trace, *task, allow_udfs=allow_udfs, memory_bytes=budget_bytes) as ready:
+            if debug:
+                _debug(ready)
+            done = again.run(ready, FIRST_ROWS)
+    except bdb.BdbQuit:
+        raise KeyboardInterrupt from None
     if not json_:
         for line in chain(render_table(done.schema, done.first, 0), _verdict(done)):
             typer.echo(line)
@@ -200,10 +204,9 @@ def _run(
     }
 
 
-def _debug(ready: Prepared) -> None:
+def _debug(ready: Prepared) -> None:  # noqa: ARG001 - the debugger shows it
     typer.echo("`ready` is the task: ready.task, ready.fragment, ready.plan, ready.engine.ctx; c runs it, q leaves")
     breakpoint()
-    assert ready is not None
 
 
 def _verdict(done: Again) -> list[str]:

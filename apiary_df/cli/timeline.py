@@ -64,7 +64,7 @@ def render_found(storage: str, queries: Sequence[Found]) -> RenderableType:
         Text(f"{storage}: {_count(len(queries), 'query', 'queries')}, {format_bytes(total_bytes)}")
     ]
     for query in queries:
-        error = "" if query.error is None else f": {query.error.code}"
+        error = "" if query.error is None else f": {printable(query.error.code)}"
         took = "" if query.seconds is None else f", {_seconds(query.seconds)}"
         line = Text.assemble(
             (query.query_id, "bold"),
@@ -152,7 +152,7 @@ def _head(trace: Trace) -> RenderableType:
 def _counts(trace: Trace) -> str:
     attempts = trace.attempts
     outcomes = Counter(attempt.outcome for attempt in attempts)
-    told = ", ".join(f"{count} {name}" for name, count in outcomes.items())
+    told = ", ".join(f"{count} {printable(name)}" for name, count in outcomes.items())
     nodes = len({attempt.node_id for attempt in attempts if not attempt.here})
     tasks = len({(attempt.stage, attempt.task) for attempt in attempts})
     stages = len({attempt.stage for attempt in attempts})
@@ -169,7 +169,7 @@ def _counts(trace: Trace) -> str:
 
 
 def _error(error: ErrorInfo) -> Text:
-    return Text(f"{error.code}: {printable(error.message)}", style="red")
+    return Text(f"{printable(error.code)}: {printable(error.message)}", style="red")
 
 
 # -- which attempts -------------------------------------------------------------------------------------------------

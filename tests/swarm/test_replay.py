@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ from swarm.conftest import Open, register
 from swarm.helpers import FORCED, wait_until
 
 pytestmark = pytest.mark.processes
+
+LONG = (
+    "SELECT a.l_linenumber, count(*) AS n FROM lineitem a JOIN lineitem b ON a.l_suppkey = b.l_suppkey "
+    "WHERE (a.l_orderkey + b.l_orderkey) % 10 = 7 GROUP BY a.l_linenumber"
+)
+"""Some 36 million pairs: a second or so of work, long enough to lose a node in the midst of it."""
+
+QUICK = {"heartbeat_s": 0.1, "suspect_after_s": 0.6, "dead_after_s": 1.0, "timeout_s": 60.0}
+"""Signs of life that are frequent, so that death is noticed soon."""
+
+Start = Callable[..., tuple[LocalSwarm, SessionContext]]
 
 GROUPS = "SELECT l_returnflag, count(*) AS n FROM lineitem GROUP BY l_returnflag ORDER BY l_returnflag"
 
@@ -176,3 +188,32 @@ def test_a_query_that_failed_in_this_process_is_reported(keeping: Open) -> None:
     assert ctx.last_query.state == "failed"
     assert ctx.last_query.error is not None
     assert ctx.last_query.error.code == "execution_failed"
+
+
+def test_the_attempt_that_a_killed_node_had_is_told(
+    own_swarm: Callable[..., tuple[LocalSwarm, SessionContext]],
+) -> None:
+    swarm, ctx = own_swarm(2, keep=True, **QUICK)
+    killed = swarm.node_ids[0]
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lambda: ctx.sql(f"EXPLAIN ANALYZE {LONG}").to_pydict())
+        wait_until(lambda: _is_busy(ctx, killed), "the node at work")
+        swarm.processes[killed].kill()
+        (explained,) = answer.result()["plan"]
+    assert ctx.last_query is not None
+    trace = read_trace(open_store(swarm.storage), ctx.last_query.query_id)
+    lost = [attempt for attempt in trace.attempts if attempt.outcome == "lost"]
+    assert lost
+    for attempt in lost:
+        assert attempt.node_id == killed
+        assert attempt.error is not None
+        assert attempt.sent_s is not None
+        assert attempt.ended_s is not None
+        assert attempt.ended_s > attempt.sent_s
+        assert f"    attempt {attempt.attempt} on {killed} lost after " in explained
+        counting = [a for a in trace.attempts if (a.stage, a.task) == (attempt.stage, attempt.task)][-1]
+        assert (counting.outcome, counting.node_id) == ("committed", swarm.node_ids[1])
+
+
+def _is_busy(ctx: SessionContext, node_id: str) -> bool:
+    return any(view.info.node_id == node_id and view.heartbeat.queries for view in ctx.nodes())

@@ -44,7 +44,7 @@ def invoke(*arguments: str) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
-@pytest.mark.parametrize("command", ["sql", "node", "status", "demo"])
+@pytest.mark.parametrize("command", ["sql", "node", "status", "replay", "demo"])
 def test_help_of_every_command_has_examples(command: str) -> None:
     code, output = invoke(command, "--help")
     assert code == 0
