@@ -25,7 +25,7 @@ else:
 
 Compression = Literal["lz4", "zstd", "none"]
 StoreKind = Literal["folder", "memory", "bucket"]
-SettingKind = Literal["bytes", "seconds", "count", "flag", "text", "codec"]
+SettingKind = Literal["bytes", "seconds", "count", "factor", "flag", "text", "codec"]
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
@@ -131,6 +131,7 @@ class Rule:
             "bytes": f"a size of {format_bytes(int(self.lowest))} to {_limit(self.highest)}",
             "seconds": f"{self.lowest:.12g} to {self.highest:.12g} seconds",
             "count": f"a whole number, {self.lowest:.12g} to {self.highest:.12g}",
+            "factor": f"a number, {self.lowest:.12g} to {self.highest:.12g}",
             "flag": "true or false",
             "text": "a text that is not empty",
             "codec": ", ".join(CODECS),
@@ -172,7 +173,7 @@ class Rule:
         if self.kind == "codec":
             return value in CODECS
         # bool is an int to Python, but True is neither a size nor a count.
-        numbers = (int, float) if self.kind == "seconds" else (int,)
+        numbers = (int, float) if self.kind in {"seconds", "factor"} else (int,)
         return isinstance(value, numbers) and not isinstance(value, bool) and self.lowest <= value <= self.highest
 
 
@@ -259,6 +260,14 @@ class Settings:
             takes one on a quiet machine.
         max_attempts: Tries at a task that fails by its environment, 1 to 100. 4: what fails thrice more elsewhere
             fails by itself.
+        retry_after_s: Longest wait before the second attempt at a task that failed, in seconds, 0 to 3600; it doubles
+            with each further one, up to 10 s, and never takes more than half of the time left. 0.1: the store's own
+            retries came before it. What was lost with its node is sent again at once.
+        speculate: Whether a task that is far behind its siblings gets a second attempt on an idle bee elsewhere; the
+            first commit counts. True: one slow machine would otherwise set the pace of all.
+        speculate_factor: How many times the median of its committed siblings a task may take before that, 1 to 1000.
+            3: tasks of one stage rarely differ by more, since they read about the same.
+        speculate_after_s: Seconds that it may take in any case, 0 to 3600. 5: shorter tasks are over before it pays.
         verify: Whether every query that ran on the swarm is run by plain DataFusion too, in this process, and its
             answer compared before any row of it is handed over; see ``SessionContext``. False: it takes the time of
             both, and the memory of both answers.
@@ -285,6 +294,10 @@ class Settings:
     scratch_dir: str | None = _setting(None, "text")
     node_start_timeout_s: float = _setting(20.0, "seconds", 0.1, _LONGEST_WAIT_S)
     max_attempts: int = _setting(4, "count", 1, 100)
+    retry_after_s: float = _setting(0.1, "seconds", 0, _LONGEST_WAIT_S)
+    speculate: bool = _setting(True, "flag")
+    speculate_factor: float = _setting(3.0, "factor", 1, 1000)
+    speculate_after_s: float = _setting(5.0, "seconds", 0, _LONGEST_WAIT_S)
     verify: bool = _setting(False, "flag")
     keep: bool = _setting(False, "flag")
     keep_failed: bool = _setting(False, "flag")

@@ -7,6 +7,7 @@ and, however the query ends, leaves nothing of it in storage.
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 import time
@@ -27,9 +28,10 @@ from apiary_df.model import NodeInfo, NodeState, TaskKey, TaskSpec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.functions import PythonFunction
 from apiary_df.plan.sinks import find_sink, target_of
-from apiary_df.plan.stages import StageGraph
+from apiary_df.plan.stages import Stage, StageGraph
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
+from apiary_df.protocol.lost import read_or_lost
 from apiary_df.protocol.messages import CommitRecord
 from apiary_df.protocol.partial import read_partial
 from apiary_df.publish import ROOT_FOLDER, Write, written
@@ -39,10 +41,14 @@ from apiary_df.schedule import (
     AllNodesLost,
     Cancelled,
     Command,
+    Dispatch,
     Event,
-    NodeLost,
+    NodeSight,
+    NodesSeen,
     PlanStage,
+    Policy,
     QueryState,
+    RecordDamaged,
     RestIsSmall,
     RootErred,
     RootFinished,
@@ -51,12 +57,15 @@ from apiary_df.schedule import (
     SendTasks,
     StagePlanned,
     Started,
+    Stop,
+    StopTasks,
     TaskCommitted,
     TaskErred,
+    Tick,
     TimedOut,
 )
 from apiary_df.tasks import TaskOptions, is_plain_gather, plan_in_session, plan_root, plan_stage
-from apiary_df.view import SwarmView
+from apiary_df.view import GivenWork, SwarmView
 from apiary_df.worker.bee import Bench, batches_of, prepare_plan, run_attempt, workbench
 from apiary_df.worker.engine import Engine
 from apiary_df.writes import attempt_folder
@@ -129,13 +138,22 @@ class QueryRun:
         self._settings = settings
         self._footers = footers
         self._on_progress = on_progress
-        self._schedule = Schedule(self.query_id, query.graph, max_attempts=settings.max_attempts)
+        self._schedule = Schedule(
+            self.query_id,
+            query.graph,
+            max_attempts=settings.max_attempts,
+            retry_after_s=settings.retry_after_s,
+            policy=Policy(
+                enabled=settings.speculate, factor=settings.speculate_factor, after_s=settings.speculate_after_s
+            ),
+        )
+        self._given = GivenWork(view, self.query_id)
         self._root_stage = query.graph.root
         self._folded: tuple[int, ...] = ()
         self._history = History(self.query_id, view.node_id, query.graph.root.stage)
-        self._sent_s: dict[TaskKey, float] = {}
-        self._given: dict[TaskKey, str] = {}
-        self._doubts: set[TaskKey] = set()
+        self._reading = 0
+        self._own: deque[SendTasks] = deque()
+        self._put_off: list[PlanStage] = []
         self._rows = 0
         self._started_s = 0.0
         self._ended_s: float | None = None
@@ -148,7 +166,6 @@ class QueryRun:
         self._requests_before = view.store.counts.snapshot()
         self._write = self._planned_write()
         self._batches = self._run()
-        view.query_started(self.query_id)
 
     # -- as an iterator -----------------------------------------------------------------------------------------------
 
@@ -180,7 +197,7 @@ class QueryRun:
             distributed=True,
             reason=self._query.reason,
             stages=len(self._query.graph.stages),
-            tasks=len(commits),
+            tasks=len(self._commits()),
             rows=self._rows,
             bytes_through_storage=self._history.stored_bytes(),
             elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
@@ -192,6 +209,14 @@ class QueryRun:
             kept=self._kept,
         )
 
+    def _commits(self) -> list[CommitRecord]:
+        """Return the commit records that count."""
+        return [
+            commit
+            for commit in self._history.commits()
+            if self._schedule.counted(commit.stage, commit.task) == commit.attempt
+        ]
+
     def _at_s(self) -> float:
         """Return how long the query has run."""
         return self._host.now_s() - self._started_s
@@ -200,6 +225,7 @@ class QueryRun:
 
     def _run(self) -> Generator[pa.RecordBatch, None, None]:
         self._started_s = self._host.now_s()
+        self._view.query_started(self.query_id)
         try:
             self._announce()
             yield from self._drive()
@@ -208,6 +234,8 @@ class QueryRun:
             self._end(error)
             raise
         finally:
+            self._given.settle(())
+            self._view.query_ended(self.query_id)
             self._clean_up()
 
     def _end(self, failure: BaseException | None) -> None:
@@ -245,38 +273,87 @@ class QueryRun:
         )
 
     def _drive(self) -> Generator[pa.RecordBatch, None, None]:
-        commands: deque[Command] = deque(self._schedule.handle(Started()))
-        own: deque[SendTasks] = deque()
+        timeout_s = self._settings.timeout_s
+        deadline_s = None if timeout_s is None else self._started_s + timeout_s
+        commands: deque[Command] = deque(self._handle(Started(deadline_s=deadline_s)))
         while True:
             while commands:
                 command = commands.popleft()
-                if isinstance(command, PlanStage):
-                    if self._rest_is_small():
-                        self._fold_rest()
-                        commands = deque(self._schedule.handle(RestIsSmall()))
-                        continue
-                    if self._is_alone() and can_fold(self._query.graph, self._schedule.partials()):
-                        self._fold_rest()
-                        commands = deque(self._schedule.handle(AllNodesLost()))
-                        continue
-                    planned = StagePlanned(stage=command.stage, specs=self._plan_stage(command.stage))
-                    commands.extend(self._schedule.handle(planned))
-                elif isinstance(command, SendTasks) and command.node_id == self._view.node_id:
-                    own.append(command)
-                elif isinstance(command, SendTasks):
-                    self._send(command)
-                elif isinstance(command, RunRoot):
+                if isinstance(command, RunRoot):
                     commands.extend((yield from self._root()))
+                elif not isinstance(command, Stop):
+                    commands.extend(self._carry_out(command))
                 elif command.error is not None:
                     raise command.error
                 else:
                     return
-            if own:
-                # Once the nodes have what they can do meanwhile.
-                commands.extend(self._store_tables(own.popleft()))
-                continue
-            for event in self._look():
-                commands.extend(self._schedule.handle(event))
+            commands.extend(self._wait_for_news())
+
+    def _carry_out(self, command: PlanStage | SendTasks | StopTasks) -> Sequence[Command]:
+        """Do what the schedule says; returns what it says then."""
+        if isinstance(command, PlanStage):
+            return self._plan(command)
+        if isinstance(command, StopTasks):
+            self._send_stop(command)
+        elif command.node_id == self._view.node_id:
+            self._own.append(command)
+        else:
+            self._send(command)
+        return ()
+
+    def _wait_for_news(self) -> list[Command]:
+        """Do the session's own tasks or, if there are none, wait; returns what the schedule says then."""
+        if self._own:
+            # Once the nodes have what they can do meanwhile.
+            return list(self._store_tables(self._own.popleft()))
+        commands: list[Command] = [*self._put_off]
+        self._put_off.clear()
+        for event in self._look():
+            commands += self._handle(event)
+        if self._schedule.is_stranded():
+            commands += self._finish_alone()
+        return commands
+
+    def _handle(self, event: Event) -> tuple[Command, ...]:
+        return self._schedule.handle(event, self._host.now_s())
+
+    def _plan(self, command: PlanStage) -> Sequence[Command]:
+        """Have a stage planned, or all that is left done here; puts it off if it has to wait for a node.
+
+        Raises:
+            NoAliveNodes: If there is no node for it, nor one that may come back.
+        """
+        if not self._schedule.wants(command.stage):
+            return ()
+        if self._rest_is_small():
+            self._fold_rest()
+            return self._handle(RestIsSmall())
+        stage = self._query.graph.stages[command.stage]
+        if stage.in_session:
+            return self._handle(StagePlanned(stage=stage.stage, specs=(plan_in_session(stage, self._view.node_id),)))
+        seen = self._handle(NodesSeen(nodes=self._sights()))
+        if not self._schedule.wants(command.stage):
+            return seen
+        nodes = self._nodes()
+        if not any(node.bees_total and node.state is NodeState.ALIVE for node in nodes):
+            if not self._schedule.is_alone() or self._schedule.pending():
+                self._put_off.append(command)
+                return seen
+            if can_fold(self._query.graph, self._schedule.partials()):
+                return (*seen, *self._finish_alone())
+        return (*seen, *self._handle(StagePlanned(stage=stage.stage, specs=self._plan_stage(stage, nodes))))
+
+    def _sights(self) -> tuple[NodeSight, ...]:
+        """Return the nodes that live, as this query's schedule may know them."""
+        self._reading = self._view.reading()
+        return self._view.sights(functions=bool(self._query.functions))
+
+    def _finish_alone(self) -> tuple[Command, ...]:
+        """Do all that is left here, if it can be done here; if not, the query ends."""
+        if not can_fold(self._query.graph, self._schedule.partials()):
+            return self._handle(AllNodesLost(can_finish=False))
+        self._fold_rest()
+        return self._handle(AllNodesLost())
 
     def _nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that may be given tasks of this query."""
@@ -286,13 +363,9 @@ class QueryRun:
         """Whether all that is left runs here sooner than as stages; if so, the root becomes all of it."""
         partials = self._schedule.partials()
         started = any(not self._query.graph.stages[stage].in_session for stage in partials)
-        if not started or self._schedule.pending() or not can_fold(self._query.graph, partials):
+        if not started or self._schedule.open_tasks() or not can_fold(self._query.graph, partials):
             return False
         return remaining_bytes(self._query.graph, partials) <= self._settings.finish_here_bytes
-
-    def _is_alone(self) -> bool:
-        """Whether no node is left that could take a task."""
-        return not any(node.bees_total and node.state is NodeState.ALIVE for node in self._nodes())
 
     def _fold_rest(self) -> None:
         """Make the root do all that is left."""
@@ -300,11 +373,7 @@ class QueryRun:
         self._root_stage = fold(self._query.graph, partials)
         self._folded = tuple(s.stage for s in self._query.graph.stages[:-1] if s.stage not in partials)
 
-    def _plan_stage(self, number: int) -> tuple[TaskSpec, ...]:
-        stage = self._query.graph.stages[number]
-        if stage.in_session:
-            return (plan_in_session(stage, self._view.node_id),)
-        nodes = self._nodes()
+    def _plan_stage(self, stage: Stage, nodes: Sequence[NodeInfo]) -> tuple[TaskSpec, ...]:
         starts = row_group_starts(
             stage, nodes, self._footers, self._view.store_options, min_cell_bytes=self._settings.min_cell_bytes
         )
@@ -313,28 +382,37 @@ class QueryRun:
 
     def _send(self, command: SendTasks) -> None:
         number = self._objects.send(command.node_id, self._view.next_mail(command.node_id), command.tasks)
-        self._view.mail_sent(command.node_id, number, len(command.tasks))
-        now_s = self._host.now_s()
-        for spec, attempt in command.tasks:
-            key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
-            self._sent_s[key] = now_s
-            self._given[key] = command.node_id
-            self._history.sent(key, spec.why, now_s - self._started_s)
+        sent = [self._key(task) for task in command.tasks]
+        self._given.sent(command.node_id, number, sent)
+        for key, task in zip(sent, command.tasks, strict=True):
+            self._history.sent(key, task.spec.why, self._at_s())
         self._wait_s = self._settings.poll_min_s
+
+    def _key(self, task: Dispatch) -> TaskKey:
+        return TaskKey(query_id=self.query_id, stage=task.spec.stage, task=task.spec.task, attempt=task.attempt)
+
+    def _send_stop(self, command: StopTasks) -> None:
+        """Spare a node work that nobody wants any more; if it cannot be told, it does the work in vain."""
+        try:
+            number = self._objects.send(command.node_id, self._view.next_mail(command.node_id), stopped=command.keys)
+        except StorageError as error:
+            logger.warning("could not stop attempts on node %s: %s", command.node_id, error)
+        else:
+            self._view.mail_sent(command.node_id, number, 0)
 
     def _store_tables(self, command: SendTasks) -> tuple[Command, ...]:
         """Put in-memory tables into storage, as partials like any other; returns the schedule's commands after it."""
         self._tell("storing in-memory tables")
         commands: tuple[Command, ...] = ()
-        for spec, attempt in command.tasks:
-            key = TaskKey(query_id=self.query_id, stage=spec.stage, task=spec.task, attempt=attempt)
-            stage = self._query.graph.stages[spec.stage]
+        for task in command.tasks:
+            key = self._key(task)
+            stage = self._query.graph.stages[key.stage]
             assert stage.schema is not None
-            self._history.sent(key, spec.why, self._at_s(), here=True)
+            self._history.sent(key, task.spec.why, self._at_s(), here=True)
             try:
                 with self._workbench() as (engine, bench):
                     work = run_attempt(
-                        task=spec,
+                        task=task.spec,
                         fragment=stage.fragment,
                         schema=stage.schema.arrow,
                         partial_key=keys.partial(self.query_id, key.stage, key.task, key.attempt),
@@ -343,12 +421,12 @@ class QueryRun:
                         cancelled=self._cancelled,
                     )
             except QueryCancelled:
-                return self._schedule.handle(Cancelled())
+                return self._handle(Cancelled())
             except ApiaryError as error:
                 erred = TaskErred(key=key, node_id=self._view.node_id, error=error)
-                return (*commands, *self._schedule.handle(erred))
+                return (*commands, *self._handle(erred))
             self._history.stored(key, work.partial, self._at_s())
-            commands += self._schedule.handle(TaskCommitted(key=key, partial=work.partial))
+            commands += self._handle(TaskCommitted(key=key, partial=work.partial))
         return commands
 
     def _workbench(self) -> AbstractContextManager[tuple[Engine, Bench]]:
@@ -365,13 +443,37 @@ class QueryRun:
             return [Cancelled()]
         if self._overdue():
             return [self._timed_out()]
-        events = self._news()
-        if events:
-            self._wait_s = self._settings.poll_min_s
-            return events
+        self._given.settle(key for key, _ in self._schedule.pending())
+        # Heartbeats first: what a node did before it left, or forgot, is then known from its records.
+        new_sights = self._new_sights()
+        events: list[Event] = [self._noted(event) for event in self._objects.news(self._schedule.open_tasks())]
         ceiling_s = self._settings.poll_max_s or self._settings.poll_min_s
-        self._wait_s = min(self._wait_s * POLL_GROWTH, ceiling_s)
-        return self._lost_work()
+        self._wait_s = self._settings.poll_min_s if events else min(self._wait_s * POLL_GROWTH, ceiling_s)
+        if new_sights is not None:
+            events += [NodesSeen(nodes=new_sights), *self._forgotten()]
+        return [*events, Tick()]
+
+    def _noted(self, event: TaskCommitted | TaskErred | RecordDamaged) -> Event:
+        """Return an event, once it is noted for reports."""
+        if isinstance(event, TaskCommitted):
+            self._history.committed(self._objects.commits[event.key], self._at_s())
+        elif isinstance(event, TaskErred):
+            self._history.ended(event.key, self._at_s(), event.seconds)
+        return event
+
+    def _new_sights(self) -> tuple[NodeSight, ...] | None:
+        """Return the nodes that live, if heartbeats were read since this was asked last."""
+        return None if self._view.reading() == self._reading else self._sights()
+
+    def _forgotten(self) -> list[Event]:
+        return [
+            TaskErred(
+                key=key,
+                node_id=node_id,
+                error=StorageTransient(f"node {node_id} knows nothing of task {key}", node=node_id, task=key),
+            )
+            for key, node_id in self._given.forgotten()
+        ]
 
     def _overdue(self) -> bool:
         timeout_s = self._settings.timeout_s
@@ -379,68 +481,6 @@ class QueryRun:
 
     def _timed_out(self) -> Event:
         return TimedOut(timeout_s=self._settings.timeout_s or 0.0)
-
-    def _news(self) -> list[Event]:
-        events: list[Event] = []
-        for key, record in self._objects.news(key for key, _ in self._schedule.pending()):
-            self._attempt_over(key)
-            if isinstance(record, CommitRecord):
-                self._history.committed(record, self._at_s())
-                events.append(TaskCommitted(key=record.key, partial=record.partial))
-            else:
-                self._history.ended(key, self._at_s(), record.seconds)
-                events.append(self._erred(key, record.node_id, ApiaryError.from_info(record.error)))
-        return events
-
-    def _attempt_over(self, key: TaskKey) -> None:
-        """Count an attempt no longer among what its node has to do; every attempt that was sent, exactly once."""
-        node_id = self._given.pop(key, None)
-        if node_id is not None:
-            self._view.task_ended(node_id)
-
-    def _erred(self, key: TaskKey, node_id: str, error: ApiaryError) -> TaskErred:
-        alternatives = tuple(sorted(info.node_id for info in self._nodes() if info.bees_total))
-        return TaskErred(key=key, node_id=node_id, error=error, alternatives=alternatives)
-
-    def _lost_work(self) -> list[Event]:
-        """Look at the heartbeats when it is time to, and return what they say of tasks that will not come back."""
-        if not self._view.refresh_if_due():
-            return []
-        pending = self._schedule.pending()
-        waiting_for = sorted({node_id for _, node_id in pending})
-        lost = [node_id for node_id in waiting_for if self._view.is_dead(node_id)]
-        if not lost:
-            return self._forgotten(pending)
-        for key, node_id in pending:
-            if node_id in lost:
-                self._history.ended(key, self._at_s())
-        survivors = tuple(sorted(info.node_id for info in self._nodes() if info.bees_total))
-        if not survivors and len(lost) < len(waiting_for):
-            # The others are silent or leaving: they end their tasks, or come back, or are lost as well.
-            return []
-        if not survivors and can_fold(self._query.graph, self._schedule.partials()):
-            self._fold_rest()
-            return [AllNodesLost()]
-        return [NodeLost(node_id=node_id, survivors=survivors) for node_id in lost]
-
-    def _forgotten(self, pending: Sequence[tuple[TaskKey, str]]) -> list[Event]:
-        """Return tasks that live nodes know nothing of, though they were sent a while ago: they would never end.
-
-        A node forgets a task by throwing away damaged mail, or when it could not record how the task went.
-        """
-        events: list[Event] = []
-        for key, node_id in pending:
-            if self._view.works_on(node_id, self.query_id, since_s=self._sent_s[key]):
-                self._doubts.discard(key)
-            elif key not in self._doubts:
-                # It may have been committed since the last look at commit records: judge at the next heartbeat.
-                self._doubts.add(key)
-            else:
-                self._attempt_over(key)
-                self._history.ended(key, self._at_s())
-                error = StorageTransient(f"node {node_id} knows nothing of task {key}", node=node_id, task=key)
-                events.append(self._erred(key, node_id, error))
-        return events
 
     def _tell(self, doing: str) -> None:
         if self._on_progress is not None:
@@ -463,7 +503,7 @@ class QueryRun:
                 # The row that tells how much was written is kept back until it is true.
                 batches = iter(list(batches))
                 if (stop := self._stopped()) is not None:
-                    return self._schedule.handle(stop)
+                    return self._handle(stop)
                 self._publish(self._write)
             for batch in batches:
                 if batch.num_rows:
@@ -471,18 +511,21 @@ class QueryRun:
                     yield conform_result(batch, self.schema)
                 # What is published is done, whatever comes after.
                 if self._write is None and (stop := self._stopped()) is not None:
-                    return self._schedule.handle(stop)
+                    return self._handle(stop)
         except ApiaryError as error:
             self._history.root_ended(self._at_s(), self._rows, "failed", error.to_info())
-            return self._schedule.handle(RootErred(error=error))
-        return self._schedule.handle(RootFinished())
+            commands = self._handle(RootErred(error=error, untouched=not self._rows))
+            if self._schedule.state is QueryState.RUNNING:
+                self._root_stage, self._folded = self._query.graph.root, ()
+            return commands
+        return self._handle(RootFinished())
 
     def _root_batches(self) -> Iterator[pa.RecordBatch]:
         root = self._root_stage
         partials = self._schedule.partials()
         if is_plain_gather(root):
             for partial in partials[root.inputs[0]]:
-                yield from read_partial(self._store, partial, 0)
+                yield from read_or_lost(partial.key, functools.partial(read_partial, self._store, partial, 0))
             return
         yield from self._root_executed(plan_root(root, partials, self._view.node_id))
 
@@ -503,7 +546,7 @@ class QueryRun:
         """Let the files of the attempts that count be seen."""
         if find_sink(self._root_stage.fragment) is None:
             counting = self._root_stage.inputs
-            commits = [commit for commit in self._history.commits() if commit.stage in counting]
+            commits = [commit for commit in self._commits() if commit.stage in counting]
             write.publish((attempt_folder(c.stage, c.task, c.attempt), c.files) for c in commits)
         else:
             staged = write.staged(self._root_stage.fragment, ROOT_FOLDER)
@@ -513,8 +556,6 @@ class QueryRun:
 
     def _clean_up(self) -> None:
         """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
-        for key in list(self._given):
-            self._attempt_over(key)
         keep = self._settings.keep or (self._settings.keep_failed and self._state == "failed")
         try:
             try:

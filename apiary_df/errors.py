@@ -12,8 +12,9 @@
     │   ├── StorageTransient      timed out, throttled, 5xx (retryable)
     │   ├── ObjectMissing         a key that must exist does not
     │   ├── ObjectExists          a create-once key is taken
-    │   └── ObjectDamaged         length, checksum or encoding is wrong (retryable: the attempt is redone)
-    │       └── ObjectRefused         not sealed, not signed, too large, or of something else
+    │   ├── ObjectDamaged         length, checksum or encoding is wrong (retryable: the attempt is redone)
+    │   │   └── ObjectRefused         not sealed, not signed, too large, or of something else
+    │   └── PartialLost           a committed partial is gone or damaged (retryable: its task is done again)
     ├── SwarmError            nodes
     │   ├── NoAliveNodes
     │   ├── UnknownNode
@@ -35,8 +36,8 @@
 
 Each class has a stable ``code`` (its wire name, never reused), and a ``retryable`` flag: true if the same
 call may succeed later without anybody changing anything. ``elsewhere`` is true if it never will on the node that
-raised it, but may on another. Errors cross processes as :class:`ErrorInfo`,
-structure that is never parsed back out of text.
+raised it, but may on another; ``exhausted`` is true if more memory would help. Errors cross
+processes as :class:`ErrorInfo`, structure that is never parsed back out of text.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ from typing import ClassVar
 
 MAX_DETAIL_CHARS = 4_000
 """Longest text that one error detail carries across processes; the rest is cut and marked."""
+
+MAX_NUMBER_DIGITS = 10
+"""Digits of a number in an error's details above which it is none of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,7 @@ class ApiaryError(Exception):
     code: ClassVar[str] = "apiary"
     retryable: ClassVar[bool] = False
     elsewhere: ClassVar[bool] = False
+    exhausted: ClassVar[bool] = False
 
     def __init__(self, message: str, **details: object) -> None:
         super().__init__(message)
@@ -180,6 +185,25 @@ class ObjectRefused(ObjectDamaged):
     code = "object_refused"
 
 
+class PartialLost(StorageError):
+    """A partial that was committed is gone, or damaged. ``details`` hold ``key``, ``stage``, ``task`` and ``attempt``.
+
+    The task that made it has to be done again, and so has what was made from it.
+    """
+
+    code = "partial_lost"
+    retryable = True
+
+    @property
+    def producer(self) -> tuple[int, int, int] | None:
+        """Stage, task and attempt that made the partial; None if the details do not say."""
+        numbers = [self.details.get(name, "") for name in ("stage", "task", "attempt")]
+        if not all(number.isascii() and number.isdigit() and len(number) < MAX_NUMBER_DIGITS for number in numbers):
+            return None
+        stage, task, attempt = map(int, numbers)
+        return stage, task, attempt
+
+
 class SwarmError(ApiaryError):
     """The swarm cannot take the work."""
 
@@ -270,6 +294,7 @@ class ResourcesExhausted(QueryError):
 
     code = "resources_exhausted"
     retryable = True
+    exhausted = True
 
 
 class TaskFailed(QueryError):

@@ -15,6 +15,7 @@ from apiary_df.protocol.kept import Outcome
 from apiary_df.protocol.messages import CommitRecord
 from apiary_df.report import AttemptReport, QueryEnd, QueryReport
 from apiary_df.schedule import Attempt, Schedule
+from apiary_df.schedule import Outcome as AttemptOutcome
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,15 +165,11 @@ class History:
         )
 
     def _reports(self, schedule: Schedule, *, over: bool) -> Iterator[AttemptReport]:
-        for stage in range(self._root):
-            for spec in schedule.specs(stage):
-                attempts = schedule.attempts(stage, spec.task)
-                unfinished = "stopped" if over else "running"
-                if any(attempt.outcome == "committed" for attempt in attempts):
-                    unfinished = "superseded"
-                for number, attempt in enumerate(attempts):
-                    key = TaskKey(query_id=self._query_id, stage=stage, task=spec.task, attempt=number)
-                    yield _report(key, spec, attempt, self._courses.get(key), unfinished)
+        unfinished = "stopped" if over else "running"
+        for spec, attempts in schedule.all_attempts():
+            for number, attempt in enumerate(attempts):
+                key = TaskKey(query_id=self._query_id, stage=spec.stage, task=spec.task, attempt=number)
+                yield _report(key, spec, attempt, self._courses.get(key), unfinished)
 
 
 def _report(key: TaskKey, spec: TaskSpec, attempt: Attempt, course: _Course | None, unfinished: str) -> AttemptReport:
@@ -181,7 +178,7 @@ def _report(key: TaskKey, spec: TaskSpec, attempt: Attempt, course: _Course | No
         task=key.task,
         attempt=key.attempt,
         node_id=attempt.node_id,
-        outcome=unfinished if attempt.outcome == "running" else attempt.outcome,
+        outcome=unfinished if attempt.outcome is AttemptOutcome.RUNNING else attempt.outcome.value,
         error=None if attempt.error is None else attempt.error.to_info(),
         cells=len(spec.cells),
         input_bytes=spec.input_bytes,
@@ -191,7 +188,10 @@ def _report(key: TaskKey, spec: TaskSpec, attempt: Attempt, course: _Course | No
     if course.ended_s is not None and course.seconds is not None:
         # Nodes' clocks say how long it took, never when.
         report = replace(report, started_s=max(course.sent_s, course.ended_s - course.seconds), seconds=course.seconds)
-    report = replace(report, why=course.why, here=course.here, sent_s=course.sent_s, ended_s=course.ended_s)
+    ended_s = course.ended_s
+    if ended_s is None and attempt.seconds is not None:
+        ended_s = course.sent_s + attempt.seconds
+    report = replace(report, why=course.why, here=course.here, sent_s=course.sent_s, ended_s=ended_s)
     if course.partial is not None:
         report = replace(report, rows=course.partial.rows, output_bytes=course.partial.length)
     if course.record is None:

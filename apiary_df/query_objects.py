@@ -9,10 +9,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from typing import TypeVar
 
 import datafusion
 
-from apiary_df.errors import InternalError, ObjectRefused
+from apiary_df.errors import ApiaryError, InternalError, ObjectDamaged, ObjectRefused
 from apiary_df.model import TaskKey, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.stages import Stage
@@ -26,11 +27,13 @@ from apiary_df.protocol.messages import (
     Mail,
     Manifest,
     StageEntry,
+    StoppedTask,
     TaskMail,
 )
 from apiary_df.protocol.storage import read_message, write_bytes, write_message
 from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.publish import Write
+from apiary_df.schedule import Dispatch, OpenTask, RecordDamaged, TaskCommitted, TaskErred
 from apiary_df.store import Store
 
 LIST_ABOVE = 3
@@ -38,6 +41,8 @@ LIST_ABOVE = 3
 
 LIST_ABOVE_IN_FOLDER = 32
 """The same in a folder, where a look that finds nothing takes ten microseconds."""
+
+_Record = TypeVar("_Record", CommitRecord, ErrorReport)
 
 
 class QueryObjects:
@@ -47,12 +52,16 @@ class QueryObjects:
         query_id: The query.
         store: The root.
         coordinator: Id of the session that runs it.
+
+    Attributes:
+        commits: The commit records that were read.
     """
 
     def __init__(self, query_id: str, store: Store, coordinator: str) -> None:
         self._query_id = query_id
         self._store = store
         self._coordinator = coordinator
+        self.commits: dict[TaskKey, CommitRecord] = {}
         self._mail: dict[str, Mail] = {}
         self._seen_errors: set[str] = set()
 
@@ -110,13 +119,16 @@ class QueryObjects:
         write_message(self._store, keys.lease(self._query_id), lease)
         write_message(self._store, keys.manifest(self._query_id), manifest)
 
-    def send(self, node_id: str, first_number: int, tasks: Iterable[tuple[TaskSpec, int]]) -> int:
-        """Send attempts to a node.
+    def send(
+        self, node_id: str, first_number: int, tasks: Iterable[Dispatch] = (), stopped: Iterable[TaskKey] = ()
+    ) -> int:
+        """Send attempts to a node, or word that some are not wanted any more.
 
         Args:
             node_id: The node.
             first_number: First number to try for the mail.
-            tasks: Tasks, each with the number of the attempt.
+            tasks: Attempts to make.
+            stopped: Attempts to stop.
 
         Returns:
             The mail's number.
@@ -128,40 +140,69 @@ class QueryObjects:
             token=secrets.token_hex(8),
             query_id=self._query_id,
             sender=self._coordinator,
-            tasks=tuple(TaskMail(spec=spec, attempt=attempt) for spec, attempt in tasks),
+            tasks=tuple(
+                TaskMail(spec=task.spec, attempt=task.attempt, slots=task.slots, epoch=task.epoch) for task in tasks
+            ),
+            stopped=tuple(StoppedTask(stage=key.stage, task=key.task, attempt=key.attempt) for key in stopped),
         )
         number = send(self._store, node_id, first_number, mail)
         self._mail[keys.inbox(node_id, number)] = mail
         return number
 
-    def news(self, pending: Iterable[TaskKey]) -> Iterator[tuple[TaskKey, CommitRecord | ErrorReport]]:
-        """Look for the outcomes of attempts; each error report is returned once.
+    def news(self, tasks: Sequence[OpenTask]) -> Iterator[TaskCommitted | TaskErred | RecordDamaged]:
+        """Look for the outcomes of attempts; each error report is told once.
 
         Args:
-            pending: The newest attempt of every task that is not committed.
+            tasks: The tasks that are sent and not committed.
 
         Raises:
-            StorageError: If the store cannot be read, or a commit record is damaged.
+            StorageError: If the store cannot be read.
         """
-        keys_of_tasks = list(pending)
         listed: set[str] | None = None
-        if len(keys_of_tasks) > (LIST_ABOVE_IN_FOLDER if self._store.kind == "folder" else LIST_ABOVE):
+        if len(tasks) > (LIST_ABOVE_IN_FOLDER if self._store.kind == "folder" else LIST_ABOVE):
             listed = {meta.key for meta in self._store.list(keys.query_prefix(self._query_id))}
-        for key in keys_of_tasks:
-            commit_key = keys.commit(self._query_id, key.stage, key.task)
-            if listed is None or commit_key in listed:
-                commit = read_message(self._store, commit_key, CommitRecord)
-                if commit is not None:
-                    self._was_read(commit)
-                    yield key, commit
-                    continue
-            error_key = keys.error(self._query_id, key.stage, key.task, key.attempt)
-            if error_key not in self._seen_errors and (listed is None or error_key in listed):
-                report = self._report(error_key)
-                if report is not None:
-                    self._seen_errors.add(error_key)
-                    self._was_read(report)
-                    yield key, report
+        for task in tasks:
+            if (committed := self._commit_of(task, listed)) is not None:
+                yield committed
+                continue
+            for attempt, node_id in task.running:
+                if (erred := self._error_of(self._key(task, attempt), node_id, listed)) is not None:
+                    yield erred
+
+    def _key(self, task: OpenTask, attempt: int) -> TaskKey:
+        return TaskKey(query_id=self._query_id, stage=task.stage, task=task.task, attempt=attempt)
+
+    def _commit_of(self, task: OpenTask, listed: set[str] | None) -> TaskCommitted | RecordDamaged | None:
+        key = keys.commit(self._query_id, task.stage, task.task, task.epoch)
+        if listed is not None and key not in listed:
+            return None
+        try:
+            try:
+                commit = read_message(self._store, key, CommitRecord)
+            except ObjectRefused:
+                # What was damaged on the way is whole the second time.
+                commit = read_message(self._store, key, CommitRecord)
+            if commit is None:
+                return None
+            if commit.attempt >= task.attempts:
+                raise ObjectDamaged(f"{key!r} is of attempt {commit.attempt}, which was never sent", key=key)
+        except ObjectDamaged as error:
+            return RecordDamaged(stage=task.stage, task=task.task, epoch=task.epoch, error=error)
+        self.commits[commit.key] = commit
+        self._was_read(commit)
+        return TaskCommitted(key=commit.key, partial=commit.partial)
+
+    def _error_of(self, key: TaskKey, node_id: str, listed: set[str] | None) -> TaskErred | None:
+        error_key = keys.error(self._query_id, key.stage, key.task, key.attempt)
+        if error_key in self._seen_errors or (listed is not None and error_key not in listed):
+            return None
+        report = self._report(error_key)
+        if report is None:
+            return None
+        self._seen_errors.add(error_key)
+        self._was_read(report)
+        error = ApiaryError.from_info(report.error)
+        return TaskErred(key=key, node_id=node_id, error=error, seconds=report.seconds)
 
     def _report(self, key: str) -> ErrorReport | None:
         try:

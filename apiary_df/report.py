@@ -11,8 +11,9 @@ from apiary_df.errors import ErrorInfo
 QueryEnd: TypeAlias = Literal["running", "done", "failed", "cancelled"]
 """Where a query is: it runs, gave all of its rows, raised, or nobody wanted it any more."""
 
-OUTCOMES = ("committed", "failed", "lost", "superseded", "stopped")
-"""What becomes of an attempt: it counts; it raised; its node was lost; another of the task counts; the query ended."""
+OUTCOMES = ("committed", "failed", "lost", "undone", "superseded", "stopped")
+"""What becomes of an attempt: it counts; it raised; its node was lost; it counted until its partial was lost; another
+of the task counts, or its input was made again; the query ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,29 +6,47 @@ better than they do: what it has sent, and what has come back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from apiary_df.config import Settings
 from apiary_df.errors import FunctionsRefused
 from apiary_df.host import SYSTEM, Host
-from apiary_df.model import NodeInfo, NodeState
+from apiary_df.model import NodeInfo, NodeState, TaskKey
 from apiary_df.plan.functions import PythonFunction, names_of
 from apiary_df.planner.board import some
 from apiary_df.protocol.heartbeat import NodeObserver, NodeView, read_nodes, why_no_functions
+from apiary_df.schedule import NodeSight
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 
 UNHEARD_BEATS = 4
-"""Heartbeats after which a node that was sent work and does not name it will never do it."""
+"""Heartbeats after which a node that has read mail, and does not name its query, will never do what it asks."""
+
+UNREAD_BEATS = 40
+"""The same of mail that it has not read by its own account: its inbox may be waiting while its heart beats."""
 
 
 @dataclass(slots=True)
 class _Given:
-    """What this session has given to a node."""
+    """What this session has given to an incarnation of a node."""
 
+    incarnation: str = ""
     tasks: int = 0
     next_mail: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The first heartbeat of a node that was read after it was sent some work.
+
+    Attributes:
+        incarnation: The node's incarnation then.
+        seq: The heartbeat's number.
+    """
+
+    incarnation: str
+    seq: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +94,10 @@ class SwarmView:
         self._lock = host.lock()
         self._given: dict[str, _Given] = {}
         self._own_queries: set[str] = set()
+        self._ended_queries: set[str] = set()
         self._views: tuple[NodeView, ...] = ()
         self._read_s = float("-inf")
+        self._readings = 0
         # The probe's time of writing is the store's clock: old heartbeats are old by it, whatever this clock says.
         self._observer = NodeObserver(
             suspect_after_s=settings.suspect_after_s or 2.0,
@@ -95,7 +115,22 @@ class SwarmView:
         with self._lock:
             self._views = tuple(read_nodes(self.store, self._observer, self._host.now_s()))
             self._read_s = self._host.now_s()
+            self._readings += 1
+            self._forget()
             return self._views
+
+    def _forget(self) -> None:
+        """Forget ended queries that no node names any more, and nodes that are gone."""
+        named = {query_id for view in self._views for query_id in view.heartbeat.queries}
+        over = {query_id for query_id in self._ended_queries if query_id not in named}
+        self._ended_queries -= over
+        self._own_queries -= over
+        incarnations = {view.info.node_id: view.heartbeat.incarnation for view in self._views}
+        self._given = {
+            node_id: given
+            for node_id, given in self._given.items()
+            if node_id in incarnations and given.incarnation == incarnations[node_id]
+        }
 
     def refresh_if_due(self) -> bool:
         """Read all heartbeats if the last reading is older than a heartbeat; return whether it was."""
@@ -104,6 +139,12 @@ class SwarmView:
                 return False
             self.refresh()
             return True
+
+    def reading(self) -> int:
+        """Return the number of the last reading of heartbeats, which is at most a heartbeat ago."""
+        with self._lock:
+            self.refresh_if_due()
+            return self._readings
 
     def nodes(self) -> tuple[NodeView, ...]:
         """Return all nodes, as of at most a heartbeat ago."""
@@ -152,50 +193,143 @@ class SwarmView:
         busy = min(info.bees_total, busy)
         return replace(info, bees_busy=busy, idle_bees=info.bees_total - busy)
 
-    def is_dead(self, node_id: str) -> bool:
-        """Whether a node's tasks must go to others: its heartbeat is gone, or has not changed for long."""
+    def sights(self, *, functions: bool = False) -> tuple[NodeSight, ...]:
+        """Return what a schedule may know: all nodes that live, as of the last reading.
+
+        Args:
+            functions: Those that do not run this session's Python functions are no use.
+        """
         with self._lock:
-            states = {view.info.node_id: view.info.state for view in self._views}
-            return states.get(node_id, NodeState.DEAD) is NodeState.DEAD
+            return tuple(
+                self._sight(view, usable=view.usable and not (functions and why_no_functions(view.heartbeat)))
+                for view in self._views
+                if view.info.state is not NodeState.DEAD
+            )
+
+    def _sight(self, view: NodeView, *, usable: bool) -> NodeSight:
+        info = self._adjusted(view)
+        return NodeSight(
+            node_id=info.node_id,
+            incarnation=view.heartbeat.incarnation,
+            state=info.state,
+            usable=usable,
+            bees_total=info.bees_total,
+            idle_bees=info.idle_bees,
+            memory_per_bee=info.memory_per_bee,
+        )
 
     def query_started(self, query_id: str) -> None:
         """Note that a query is this session's own."""
         with self._lock:
             self._own_queries.add(query_id)
 
-    def works_on(self, node_id: str, query_id: str, *, since_s: float) -> bool:
-        """Whether a node may be working on a query, as far as its heartbeat tells.
+    def query_ended(self, query_id: str) -> None:
+        """Note that a query of this session is over."""
+        with self._lock:
+            self._ended_queries.add(query_id)
+
+    def doubts_about(self, node_id: str) -> Doubt | None:
+        """Begin to watch whether a node names a query that it was just sent work of; None if it cannot be seen."""
+        with self._lock:
+            view = self._view_of(node_id)
+            return None if view is None else Doubt(view.heartbeat.incarnation, view.heartbeat.seq)
+
+    def has_forgotten(self, node_id: str, query_id: str, doubt: Doubt, mail_number: int) -> bool:
+        """Whether a node knows nothing of work that it was sent, by what it has said since.
+
+        Heartbeats are counted by the node's own numbers, from one that was read after the work was sent. However late
+        this session reads them, it does not judge by its own clock.
 
         Args:
             node_id: The node.
             query_id: The query.
-            since_s: This process's monotonic clock when the node was sent work for it.
-
-        Returns:
-            False only if a heartbeat that was written well after that does not name the query.
+            doubt: From :meth:`doubts_about`, at a reading of heartbeats after the work was sent.
+            mail_number: The mail that it was sent in.
         """
-        settled_s = since_s + UNHEARD_BEATS * (self._settings.heartbeat_s or 1.0)
         with self._lock:
-            for view in self._views:
-                if view.info.node_id == node_id:
-                    return self._read_s - view.age_s < settled_s or query_id in view.heartbeat.queries
-        return True
+            view = self._view_of(node_id)
+        if view is None or view.heartbeat.incarnation != doubt.incarnation or query_id in view.heartbeat.queries:
+            return False
+        beats = UNHEARD_BEATS if view.heartbeat.inbox_next > mail_number else UNREAD_BEATS
+        return view.heartbeat.seq - doubt.seq >= beats
+
+    def _view_of(self, node_id: str) -> NodeView | None:
+        return next((view for view in self._views if view.info.node_id == node_id), None)
 
     def next_mail(self, node_id: str) -> int:
         """Return the number that the next mail to a node should have."""
         with self._lock:
             announced = [view.heartbeat.inbox_next for view in self._views if view.info.node_id == node_id]
-            return max([self._given.setdefault(node_id, _Given()).next_mail, *announced])
+            return max([self._given_to(node_id).next_mail, *announced])
 
     def mail_sent(self, node_id: str, number: int, tasks: int) -> None:
         """Note that a mail with so many tasks was sent."""
         with self._lock:
-            given = self._given.setdefault(node_id, _Given())
+            given = self._given_to(node_id)
             given.next_mail = max(given.next_mail, number + 1)
             given.tasks += tasks
 
     def task_ended(self, node_id: str) -> None:
         """Note that a task sent to a node has ended, however it did."""
         with self._lock:
-            given = self._given.setdefault(node_id, _Given())
+            given = self._given_to(node_id)
             given.tasks = max(0, given.tasks - 1)
+
+    def _given_to(self, node_id: str) -> _Given:
+        if node_id not in self._given:
+            view = self._view_of(node_id)
+            self._given[node_id] = _Given("" if view is None else view.heartbeat.incarnation)
+        return self._given[node_id]
+
+
+@dataclass(slots=True)
+class _Sent:
+    """An attempt that a node was sent."""
+
+    node_id: str
+    mail_number: int
+    reading: int
+    doubt: Doubt | None = None
+
+
+class GivenWork:
+    """The attempts of one query that nodes have, and whether these know of them. Not thread-safe.
+
+    Args:
+        view: The swarm.
+        query_id: The query.
+    """
+
+    def __init__(self, view: SwarmView, query_id: str) -> None:
+        self._view = view
+        self._query_id = query_id
+        self._sent: dict[TaskKey, _Sent] = {}
+
+    def sent(self, node_id: str, mail_number: int, keys: Collection[TaskKey]) -> None:
+        """Note attempts that were sent in one mail."""
+        self._view.mail_sent(node_id, mail_number, len(keys))
+        reading = self._view.reading()
+        for key in keys:
+            self._sent[key] = _Sent(node_id, mail_number, reading)
+
+    def settle(self, running: Iterable[TaskKey]) -> None:
+        """Note that of all attempts that were sent only these are not over."""
+        kept = set(running)
+        for key in [key for key in self._sent if key not in kept]:
+            self._view.task_ended(self._sent.pop(key).node_id)
+
+    def forgotten(self) -> list[tuple[TaskKey, str]]:
+        """Return the attempts that live nodes know nothing of, with their nodes: these would never end.
+
+        A node forgets an attempt by throwing away damaged mail, or when it could not record how it went. Outcomes
+        must be looked for after the last reading of heartbeats and before this judgement is acted upon.
+        """
+        reading = self._view.reading()
+        found: list[tuple[TaskKey, str]] = []
+        for key, sent in self._sent.items():
+            if sent.doubt is None:
+                if reading > sent.reading:
+                    sent.doubt = self._view.doubts_about(sent.node_id)
+            elif self._view.has_forgotten(sent.node_id, self._query_id, sent.doubt, sent.mail_number):
+                found.append((key, sent.node_id))
+        return found

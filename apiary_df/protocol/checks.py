@@ -51,6 +51,8 @@ def _check_in_query(message: msgspec.Struct, key: str) -> None:
         _same(key, stage=(message.stage, place.stage), task=(message.task, place.task))
     if isinstance(message, ErrorReport):
         _same(key, attempt=(message.attempt, place.attempt))
+    if isinstance(message, CommitRecord):
+        _same(key, epoch=(message.epoch, place.attempt))
     if isinstance(message, StageTasks):
         _same(key, stage=(message.stage, place.stage))
         _check_specs(message.tasks, message.query_id, key)

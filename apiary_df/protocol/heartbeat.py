@@ -46,6 +46,7 @@ class NodeView:
 class _Sighting:
     """When a heartbeat's version was first seen, by the observer's clock."""
 
+    incarnation: str
     seq: int
     changed_s: float
 
@@ -80,10 +81,10 @@ class NodeObserver:
         if seen is None:
             # Its age on the store's clock, if that is to be believed; never younger than now.
             age_s = (self._store_now - written).total_seconds() + now_s - self._store_now_s
-            seen = _Sighting(heartbeat.seq, now_s - max(0.0, age_s))
+            seen = _Sighting(heartbeat.incarnation, heartbeat.seq, now_s - max(0.0, age_s))
             self._sightings[heartbeat.node_id] = seen
-        elif seen.seq != heartbeat.seq:
-            seen.seq, seen.changed_s = heartbeat.seq, now_s
+        elif (seen.incarnation, seen.seq) != (heartbeat.incarnation, heartbeat.seq):
+            seen.incarnation, seen.seq, seen.changed_s = heartbeat.incarnation, heartbeat.seq, now_s
         age_s = now_s - seen.changed_s
         state = self._state(age_s)
         return NodeView(

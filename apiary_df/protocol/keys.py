@@ -8,7 +8,7 @@
     _queries/{query_id}/lease.json                  the coordinator's sign of life
     _queries/{query_id}/stage_{s}.plan              a stage's fragment
     _queries/{query_id}/partial_{s}_{t}_{a}.arrow   an attempt's partial
-    _queries/{query_id}/commit_{s}_{t}.json         which attempt counts
+    _queries/{query_id}/commit_{s}_{t}_{e}.json     which attempt counts
     _queries/{query_id}/error_{s}_{t}_{a}.json      how an attempt failed
     _queries/{query_id}/tasks_{s}.json              a stage's tasks (only of a query that is kept)
     _queries/{query_id}/outcome.json                how the query ended (only of a query that is kept)
@@ -43,8 +43,7 @@ _IN_QUERY = re.compile(
     r"(?P<plain>manifest|lease|outcome)\.json"
     r"|(?P<plan>stage)_(?P<plan_stage>\d+)\.plan"
     r"|(?P<kept>tasks)_(?P<kept_stage>\d+)\.json"
-    r"|(?P<task>commit)_(?P<task_stage>\d+)_(?P<task_task>\d+)\.json"
-    r"|(?P<attempt>partial|error)_(?P<stage>\d+)_(?P<number>\d+)_(?P<try>\d+)\.(?:arrow|json))"
+    r"|(?P<attempt>partial|error|commit)_(?P<stage>\d+)_(?P<number>\d+)_(?P<try>\d+)\.(?:arrow|json))"
 )
 _NUMBER_DIGITS = 10
 """Digits of a mail's number, so that listings sort as numbers do."""
@@ -60,7 +59,7 @@ class QueryKey:
             ``error``.
         stage: Stage number, where the kind has one.
         task: Task number, where the kind has one.
-        attempt: Attempt number, where the kind has one.
+        attempt: Attempt number, where the kind has one; of a commit record, the task's epoch.
     """
 
     query_id: str
@@ -135,9 +134,9 @@ def partial(query_id: str, stage: int, task: int, attempt: int) -> str:
     return f"{query_prefix(query_id)}partial_{stage}_{task}_{attempt}.arrow"
 
 
-def commit(query_id: str, stage: int, task: int) -> str:
-    """Return the key of a task's commit record."""
-    return f"{query_prefix(query_id)}commit_{stage}_{task}.json"
+def commit(query_id: str, stage: int, task: int, epoch: int) -> str:
+    """Return the key of a task's commit record; a task that is done again has another one, of the next epoch."""
+    return f"{query_prefix(query_id)}commit_{stage}_{task}_{epoch}.json"
 
 
 def error(query_id: str, stage: int, task: int, attempt: int) -> str:
@@ -178,9 +177,6 @@ def parse_query_key(key: str) -> QueryKey | None:
         return QueryKey(query_id=part["query"], kind="stage", stage=int(part["plan_stage"]))
     if part["kept"]:
         return QueryKey(query_id=part["query"], kind="tasks", stage=int(part["kept_stage"]))
-    if part["task"]:
-        stage, task = int(part["task_stage"]), int(part["task_task"])
-        return QueryKey(query_id=part["query"], kind="commit", stage=stage, task=task)
     parsed = QueryKey(
         query_id=part["query"],
         kind=part["attempt"],
@@ -188,5 +184,5 @@ def parse_query_key(key: str) -> QueryKey | None:
         task=int(part["number"]),
         attempt=int(part["try"]),
     )
-    made = partial if parsed.kind == "partial" else error
+    made = {"partial": partial, "error": error, "commit": commit}[parsed.kind]
     return parsed if made(part["query"], *(int(part[name]) for name in ("stage", "number", "try"))) == key else None

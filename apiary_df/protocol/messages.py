@@ -62,7 +62,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """A node's sign of life, overwritten at every beat. All sizes in bytes.
 
     Attributes:
-        node_id: Id of this incarnation of the node.
+        node_id: Id of the node.
         seq: Number of the beat; it changes with each, which is how observers tell that the node lives.
         protocol_version: Version of this protocol that the node speaks.
         datafusion_version: DataFusion that it runs.
@@ -85,6 +85,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
         queries: Queries that it works on.
         started_at: When it started, by its own clock, for people.
         role: ``node``, or ``session`` for one that only coordinates.
+        incarnation: Random, made at the node's start: who comes back under the same id is somebody else.
     """
 
     node_id: Id
@@ -110,6 +111,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     python_version: Label = "unknown"
     allow_roots: tuple[Label, ...] = ()
     refused: dict[Label, Count] = {}
+    incarnation: Label = ""
 
 
 class StageEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,11 +175,27 @@ class TaskMail(msgspec.Struct, frozen=True, kw_only=True):
         spec: What the task reads.
         attempt: Number of the attempt, from 0.
         slots: How many bees' shares of the node's memory it may use, >= 1; a node with fewer bees gives it all.
+        epoch: Which life of the task it is: part of the key of its commit record.
     """
 
     spec: TaskSpec
     attempt: Count
     slots: Slots = 1
+    epoch: Count = 0
+
+
+class StoppedTask(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt that is not wanted any more.
+
+    Attributes:
+        stage: The stage.
+        task: The task.
+        attempt: The attempt.
+    """
+
+    stage: Count
+    task: Count
+    attempt: Count
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,12 +206,14 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
         query_id: The query that the tasks are of.
         sender: The session that sent them.
         tasks: What to do.
+        stopped: What to stop doing.
     """
 
     token: Token
     query_id: Id
     sender: Id
     tasks: tuple[TaskMail, ...]
+    stopped: tuple[StoppedTask, ...] = ()
 
 
 class TaskMetrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,6 +257,7 @@ class CommitRecord(msgspec.Struct, frozen=True, kw_only=True):
         partial: Where its rows lie, with lengths and checksums.
         metrics: What it took.
         files: Files that it wrote for a statement that writes files; they lie in the attempt's staging folder.
+        epoch: Which life of the task it is.
     """
 
     token: Token
@@ -248,6 +269,7 @@ class CommitRecord(msgspec.Struct, frozen=True, kw_only=True):
     partial: PartialRef
     metrics: TaskMetrics
     files: tuple[WrittenFile, ...] = ()
+    epoch: Count = 0
 
     @property
     def key(self) -> TaskKey:

@@ -173,8 +173,9 @@ class Attempts:
                 requests={name: count - before.get(name, 0) for name, count in after.items()},
             ),
             files=work.files,
+            epoch=order.mail.epoch,
         )
-        commit_key = keys.commit(key.query_id, key.stage, key.task)
+        commit_key = keys.commit(key.query_id, key.stage, key.task, order.mail.epoch)
         if not create_message(self._store, commit_key, record, token):
             # Another attempt was first. Its partial counts; this one is in nobody's way, and goes with the query.
             logger.info("node %s: another attempt at task %s was committed first", self._node_id, key)
@@ -187,7 +188,7 @@ class Attempts:
         self._store.delete(
             [
                 keys.partial(key.query_id, key.stage, key.task, key.attempt),
-                keys.commit(key.query_id, key.stage, key.task),
+                keys.commit(key.query_id, key.stage, key.task, order.mail.epoch),
                 keys.error(key.query_id, key.stage, key.task, key.attempt),
             ]
         )

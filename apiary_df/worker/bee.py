@@ -35,6 +35,7 @@ from apiary_df.plan.functions import names_of, python_functions
 from apiary_df.plan.scans import fill_fragment
 from apiary_df.plan.sinks import SINKS, target_of
 from apiary_df.plan.tree import PlanNode
+from apiary_df.protocol.lost import read_or_lost
 from apiary_df.protocol.partial import Compression, PartialWriter, materialize
 from apiary_df.publish import written
 from apiary_df.store import Store
@@ -92,7 +93,8 @@ def prepare_plan(task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Benc
     """Fetch a task's inputs and return its fragment, filled and ready to execute.
 
     Raises:
-        StorageError: If a partial cannot be fetched, or is damaged.
+        PartialLost: If a partial is gone, or damaged.
+        StorageError: If a partial cannot be fetched.
         PlanError: If the fragment cannot be filled or decoded.
         ConfigError: If a cell's store cannot be reached with the given options.
     """
@@ -115,7 +117,8 @@ def _materialize_all(refs: Iterable[SegmentRef], bench: Bench) -> dict[str, Path
 
     def fetch(item: tuple[int, tuple[str, list[SegmentRef]]]) -> tuple[str, Path]:
         number, (key, wanted) = item
-        return key, materialize(bench.store, wanted, bench.scratch / f"in_{number}.arrow")
+        target = bench.scratch / f"in_{number}.arrow"
+        return key, read_or_lost(key, lambda: materialize(bench.store, wanted, target))
 
     if len(by_key) <= 1 or bench.store.kind == "folder":
         return dict(map(fetch, enumerate(by_key.items())))

@@ -53,7 +53,7 @@ class Node:
         memory_bytes: Memory that it may use, shared out to the bees.
         options: How the root and the cells are reached; None is the environment's way.
         settings: Settings.
-        node_id: Its id; a new one is made if None. An id is one incarnation's, never used twice.
+        node_id: Its id; a new one is made if None. To others, a node that comes back under the same id is a new one.
         allow_udfs: Whether it runs Python functions that come with plans.
         cores: CPU cores that it may use, for others to see.
         executors: Makes a bee's executor, given a scratch folder; None runs attempts in this process.
@@ -94,6 +94,7 @@ class Node:
         self._memory_bytes = memory_bytes
         self._allow_udfs = allow_udfs
         self._cores = cores or bees
+        self._incarnation = secrets.token_hex(8)
         self._started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._executors = executors or self._executor_here
         self._desk = Desk(host, bees)
@@ -253,6 +254,7 @@ class Node:
             started_at=self._started_at,
             python_version=versions.python_version(),
             refused=self.store.refusals.snapshot(),
+            incarnation=self._incarnation,
         )
 
     def _say_goodbye(self) -> None:

@@ -31,7 +31,9 @@ def test_keys_of_a_query_are_parsed_as_they_were_made(query_id: str, stage: int,
         keys.outcome(query_id): QueryKey(query_id=query_id, kind="outcome"),
         keys.tasks(query_id, stage): QueryKey(query_id=query_id, kind="tasks", stage=stage),
         keys.plan(query_id, stage): QueryKey(query_id=query_id, kind="stage", stage=stage),
-        keys.commit(query_id, stage, task): QueryKey(query_id=query_id, kind="commit", stage=stage, task=task),
+        keys.commit(query_id, stage, task, attempt): QueryKey(
+            query_id=query_id, kind="commit", stage=stage, task=task, attempt=attempt
+        ),
         keys.partial(query_id, stage, task, attempt): QueryKey(
             query_id=query_id, kind="partial", stage=stage, task=task, attempt=attempt
         ),
@@ -54,6 +56,8 @@ def test_a_listing_of_mail_sorts_as_the_numbers_do(numbers: list[int]) -> None:
     [
         "_queries/q1/other.json",
         "_queries/q1/commit_1.json",
+        "_queries/q1/commit_1_2.json",
+        "_queries/q1/commit_1_2_3.arrow",
         "_queries/q1/partial_1_2_3.json",
         "_queries/q1/error_1_2_3.arrow",
         "_queries/q1/error_01_2_3.json",

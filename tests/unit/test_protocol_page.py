@@ -24,6 +24,7 @@ from apiary_df.protocol.messages import (
     Mail,
     Manifest,
     StageEntry,
+    StoppedTask,
     TaskMail,
     TaskMetrics,
     WriteJournal,
@@ -98,6 +99,7 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                 queries=(QUERY,),
                 started_at=STARTED,
                 python_version="3.11",
+                incarnation=TOKEN,
             ),
         ),
         "mail": (
@@ -108,8 +110,9 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                 sender=SESSION,
                 tasks=(
                     TaskMail(spec=spec, attempt=0),
-                    TaskMail(spec=reading, attempt=1),
+                    TaskMail(spec=reading, attempt=1, slots=2),
                 ),
+                stopped=(StoppedTask(stage=0, task=3, attempt=0),),
             ),
         ),
         "manifest": (
@@ -136,7 +139,7 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
         ),
         "lease": (keys.lease(QUERY), Lease(query_id=QUERY, coordinator=SESSION, seq=0)),
         "commit": (
-            keys.commit(QUERY, 0, 0),
+            keys.commit(QUERY, 0, 0, 0),
             CommitRecord(
                 token=TOKEN,
                 query_id=QUERY,
@@ -232,7 +235,11 @@ def key_table() -> str:
         (keys.lease(QUERY), "lease", "the coordinator"),
         (keys.plan(QUERY, 0), "fragment of stage 0", "the coordinator, once"),
         (keys.partial(QUERY, 0, 1, 2), "partial of stage 0, task 1, attempt 2", "the attempt"),
-        (keys.commit(QUERY, 0, 1), "commit record of stage 0, task 1", "the first attempt that is done, once"),
+        (
+            keys.commit(QUERY, 0, 1, 0),
+            "commit record of stage 0, task 1, first epoch",
+            "the first attempt that is done, once",
+        ),
         (keys.error(QUERY, 0, 1, 2), "error report of an attempt", "the attempt"),
         (keys.tasks(QUERY, 1), "tasks of stage 1, of a query that is kept", "the coordinator, at the end"),
         (keys.outcome(QUERY), "how a query ended that is kept", "the coordinator, last"),

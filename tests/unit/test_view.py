@@ -10,14 +10,14 @@ import pytest
 
 from apiary_df.config import Settings
 from apiary_df.errors import StorageUnreachable
-from apiary_df.model import NodeInfo
+from apiary_df.model import NodeInfo, TaskKey
 from apiary_df.plan.functions import PythonFunction
 from apiary_df.protocol import keys
 from apiary_df.protocol.messages import Heartbeat
 from apiary_df.protocol.storage import write_message
 from apiary_df.protocol.versions import PROTOCOL_VERSION, python_version
 from apiary_df.store import Store, open_store
-from apiary_df.view import SwarmView
+from apiary_df.view import UNHEARD_BEATS, UNREAD_BEATS, GivenWork, SwarmView
 
 OWN, OTHER = "q-own", "q-other"
 
@@ -156,16 +156,89 @@ def test_node_that_is_not_fit_for_work_is_seen_and_not_planned_with(
     beat(store, **changes)
     assert [seen.info.node_id for seen in view.refresh()] == ["n1"]
     assert view.node_infos() == ()
-    assert not view.is_dead("n1")
+    assert [(sight.node_id, sight.usable) for sight in view.sights()] == [("n1", False)]
 
 
-def test_node_that_said_goodbye_is_dead(store: Store, view: SwarmView) -> None:
+def test_node_that_said_goodbye_is_not_seen(store: Store, view: SwarmView) -> None:
     beat(store)
     view.refresh()
-    assert not view.is_dead("n1")
+    assert [sight.usable for sight in view.sights()] == [True]
     store.delete([keys.heartbeat("n1")])
     view.refresh()
-    assert view.is_dead("n1")
+    assert view.sights() == ()
+
+
+def test_a_schedule_learns_of_incarnations_and_of_what_runs_functions(store: Store, view: SwarmView) -> None:
+    beat(store, incarnation="first")
+    view.refresh()
+    assert [(sight.incarnation, sight.usable) for sight in view.sights(functions=True)] == [("first", False)]
+
+
+def test_who_comes_back_under_the_same_id_has_none_of_the_work_that_was_sent_before(
+    store: Store, view: SwarmView
+) -> None:
+    beat(store, incarnation="first")
+    view.refresh()
+    view.mail_sent("n1", 6, 3)
+    beat(store, incarnation="second")
+    assert seen(view).bees_busy == 0
+    assert view.next_mail("n1") == 0
+
+
+def test_ended_queries_are_forgotten_once_no_node_names_them(store: Store, view: SwarmView) -> None:
+    beat(store, bees_busy=3, queries=(OWN,))
+    view.refresh()
+    view.query_ended(OWN)
+    # The heartbeat is late, not somebody else's work.
+    assert seen(view).bees_busy == 0
+    beat(store, seq=2)
+    view.refresh()
+    beat(store, seq=3, bees_busy=3, queries=(OWN,))
+    assert seen(view).bees_busy == 3
+
+
+SENT = TaskKey(query_id=OWN, stage=0, task=0)
+
+
+class TestForgottenWork:
+    @pytest.fixture
+    def given(self, store: Store, view: SwarmView) -> GivenWork:
+        """Work that was sent in mail 5, and the first heartbeat after that."""
+        beat(store, seq=9)
+        view.refresh()
+        given = GivenWork(view, OWN)
+        given.sent("n1", 5, [SENT])
+        assert given.forgotten() == []
+        beat(store, seq=10)
+        view.refresh()
+        assert given.forgotten() == []
+        return given
+
+    def forgotten(self, store: Store, view: SwarmView, given: GivenWork, **changes: Any) -> bool:
+        beat(store, **changes)
+        view.refresh()
+        return given.forgotten() == [(SENT, "n1")]
+
+    def test_a_node_that_has_read_its_mail_and_does_not_name_the_query_has_forgotten_it(
+        self, store: Store, view: SwarmView, given: GivenWork
+    ) -> None:
+        seqs = [seq for seq in range(10, 20) if self.forgotten(store, view, given, seq=seq, inbox_next=6)]
+        assert seqs[0] == 10 + UNHEARD_BEATS
+
+    def test_one_that_has_not_read_it_is_given_more_time(self, store: Store, view: SwarmView, given: GivenWork) -> None:
+        assert not self.forgotten(store, view, given, seq=10 + UNREAD_BEATS - 1, inbox_next=5)
+        assert self.forgotten(store, view, given, seq=10 + UNREAD_BEATS, inbox_next=5)
+
+    def test_one_that_names_the_query_has_not(self, store: Store, view: SwarmView, given: GivenWork) -> None:
+        assert not self.forgotten(store, view, given, seq=999, inbox_next=6, queries=(OWN,))
+
+    def test_another_incarnation_is_not_judged(self, store: Store, view: SwarmView, given: GivenWork) -> None:
+        assert not self.forgotten(store, view, given, seq=999, inbox_next=6, incarnation="second")
+
+    def test_what_has_ended_cannot_be_forgotten(self, store: Store, view: SwarmView, given: GivenWork) -> None:
+        given.settle([])
+        assert not self.forgotten(store, view, given, seq=999, inbox_next=6)
+        assert seen(view).bees_busy == 0
 
 
 def test_heartbeats_are_not_read_again_before_one_is_due(store: Store, view: SwarmView) -> None:

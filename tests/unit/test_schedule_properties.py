@@ -1,0 +1,277 @@
+"""What holds of a schedule after any sequence of events, legal or not."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.schedules import CHAIN, DIAMOND, LINE, OVER, QUERY, facts, key, lost, partial, spec, transient
+
+from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, ObjectDamaged, ResourcesExhausted
+from apiary_df.model import ExchangeInput, NodeState, Segment, TaskKey, TaskSpec
+from apiary_df.plan.stages import StageGraph
+from apiary_df.schedule import (
+    AllNodesLost,
+    Cancelled,
+    Command,
+    Event,
+    NodeSight,
+    NodesSeen,
+    Outcome,
+    PlanStage,
+    Policy,
+    QueryState,
+    RecordDamaged,
+    RestIsSmall,
+    RootErred,
+    RootFinished,
+    RunRoot,
+    Schedule,
+    SendTasks,
+    StagePlanned,
+    Started,
+    StopTasks,
+    TaskCommitted,
+    TaskErred,
+    Tick,
+    TimedOut,
+)
+
+NODES = ("a", "b", "c")
+SEGMENT = Segment(partition=0, offset=0, length=1, rows=1, checksum="")
+
+
+class World:
+    """A schedule, what its commands have asked for, and nodes that answer as the test says."""
+
+    def __init__(self, stages: StageGraph, max_attempts: int) -> None:
+        policy = Policy(factor=1.0, after_s=0.0)
+        self.schedule = Schedule(QUERY, stages, max_attempts=max_attempts, retry_after_s=0.5, policy=policy)
+        self.graph = stages
+        self.max_attempts = max_attempts
+        self.now_s = 0.0
+        self.to_plan: list[int] = []
+        self.sent: dict[TaskKey, str] = {}
+        self.stops = 0
+
+    def handle(self, event: Event) -> None:
+        for command in self.schedule.handle(event, self.now_s):
+            self._carry_out(command)
+        self.check()
+
+    def _carry_out(self, command: Command) -> None:
+        if isinstance(command, PlanStage):
+            assert all(self.schedule.is_complete(read) for read in self.graph.stages[command.stage].inputs)
+            self.to_plan.append(command.stage)
+        elif isinstance(command, SendTasks):
+            for task in command.tasks:
+                of = key(task.spec.stage, task.spec.task, task.attempt)
+                assert of not in self.sent, "an attempt is sent once"
+                assert task.spec.node_id == command.node_id
+                self.sent[of] = command.node_id
+        elif isinstance(command, StopTasks):
+            assert all(self.sent[of] == command.node_id for of in command.keys)
+        elif isinstance(command, RunRoot):
+            assert self.schedule.state is QueryState.FINISHING
+        else:
+            self.stops += 1
+
+    def check(self) -> None:
+        schedule = self.schedule
+        assert self.stops == (schedule.state in OVER)
+        for sent, attempts in schedule.all_attempts():
+            failures = sum(a.outcome in {Outcome.FAILED, Outcome.LOST, Outcome.UNDONE} for a in attempts)
+            assert failures <= self.max_attempts
+            assert len({a.epoch for a in attempts if a.outcome is Outcome.COMMITTED}) == len(
+                [a for a in attempts if a.outcome is Outcome.COMMITTED]
+            ), "one attempt counts"
+            counted = schedule.counted(sent.stage, sent.task)
+            assert counted is None or attempts[counted].outcome is Outcome.COMMITTED
+        for stage in self.graph.stages[:-1]:
+            for planned in schedule.specs(stage.stage):
+                assert read_by(planned) == self.made(stage.inputs), "all was planned from what counts"
+        for pending, node_id in schedule.pending():
+            assert self.sent[pending] == node_id
+            assert schedule.counted(pending.stage, pending.task) is None
+
+    def made(self, stages: tuple[int, ...]) -> tuple[str, ...]:
+        partials = self.schedule.partials()
+        return tuple(ref.key for stage in stages for ref in partials[stage])
+
+    def plan(self, nodes: list[str]) -> Event:
+        """Plan the first stage that waits for it, a task a node, from what counts now."""
+        stage = self.to_plan.pop(0)
+        while not self.schedule.wants(stage):
+            if not self.to_plan:
+                return Tick()
+            stage = self.to_plan.pop(0)
+        refs = [ref for read in self.graph.stages[stage].inputs for ref in self.schedule.partials()[read]]
+        segments = tuple(ref.segment_ref(SEGMENT) for ref in refs)
+        inputs = (ExchangeInput(leaf=0, segments=segments),)
+        return StagePlanned(
+            stage=stage, specs=tuple(replace(spec(stage, n, node), exchanges=inputs) for n, node in enumerate(nodes))
+        )
+
+    def some_partial(self, data: st.DataObject, error: ApiaryError) -> ApiaryError:
+        """Return an error that names a partial, if any counts."""
+        counting = [
+            key(sent.stage, sent.task, attempt)
+            for sent, _ in self.schedule.all_attempts()
+            if (attempt := self.schedule.counted(sent.stage, sent.task)) is not None
+        ]
+        return lost(data.draw(st.sampled_from(counting))) if counting else error
+
+    def next_event(self, data: st.DataObject) -> Event | None:
+        """Draw an event that a coordinator could send now."""
+        self.now_s += data.draw(st.sampled_from([0.0, 0.1, 1.0, 5.0]))
+        state = self.schedule.state
+        kinds = [self._the_end, self._the_end, self._tick, self._seen, self._seen]
+        if state is QueryState.RUNNING and self.to_plan:
+            kinds += [self._planned] * 4
+        if self.sent:
+            kinds += [self._commit] * 6 + [self._error] * 3 + [self._input_lost] * 2 + [self._damaged]
+        if state is QueryState.RUNNING and not self.schedule.open_tasks():
+            kinds += [self._small]
+        if self.schedule.is_stranded():
+            kinds += [self._alone]
+        if state is not QueryState.RUNNING:
+            kinds += [self._finished, self._root_error]
+        return data.draw(st.sampled_from(kinds))(data)
+
+    def _the_end(self, data: st.DataObject) -> Event | None:
+        # Kept rare: it ends the sequence.
+        return data.draw(st.sampled_from([None, None, None, None, None, Cancelled(), TimedOut(timeout_s=1.0)]))
+
+    def _tick(self, _data: st.DataObject) -> Event:
+        return Tick()
+
+    def _seen(self, data: st.DataObject) -> Event:
+        return NodesSeen(nodes=tuple(data.draw(sight(node)) for node in NODES if data.draw(st.integers(0, 3))))
+
+    def _planned(self, data: st.DataObject) -> Event:
+        return self.plan(data.draw(st.lists(st.sampled_from(NODES), min_size=1, max_size=4)))
+
+    def _commit(self, data: st.DataObject) -> Event:
+        of = data.draw(st.sampled_from(sorted(self.sent)))
+        return TaskCommitted(key=of, partial=partial(of))
+
+    def _error(self, data: st.DataObject) -> Event:
+        of = data.draw(st.sampled_from(sorted(self.sent)))
+        errors = [transient(), transient(), ResourcesExhausted("no room"), ExecutionFailed("overflow")]
+        return TaskErred(key=of, node_id=self.sent[of], error=data.draw(st.sampled_from(errors)))
+
+    def _input_lost(self, data: st.DataObject) -> Event:
+        of = data.draw(st.sampled_from(sorted(self.sent)))
+        return TaskErred(key=of, node_id=self.sent[of], error=self.some_partial(data, transient()))
+
+    def _damaged(self, data: st.DataObject) -> Event | None:
+        tasks = self.schedule.open_tasks()
+        if not tasks:
+            return None
+        task = data.draw(st.sampled_from(tasks))
+        epoch = task.epoch - data.draw(st.integers(0, 1))
+        return RecordDamaged(stage=task.stage, task=task.task, epoch=epoch, error=ObjectDamaged("cut off"))
+
+    def _small(self, _data: st.DataObject) -> Event:
+        return RestIsSmall()
+
+    def _alone(self, data: st.DataObject) -> Event:
+        return AllNodesLost(can_finish=bool(data.draw(st.integers(0, 3))))
+
+    def _finished(self, _data: st.DataObject) -> Event:
+        return RootFinished()
+
+    def _root_error(self, data: st.DataObject) -> Event:
+        error = self.some_partial(data, ExecutionFailed("overflow"))
+        return RootErred(error=error, untouched=data.draw(st.booleans()))
+
+
+def read_by(planned: TaskSpec) -> tuple[str, ...]:
+    return tuple(ref.key for exchange in planned.exchanges for ref in exchange.segments)
+
+
+@st.composite
+def sight(draw: st.DrawFn, node_id: str) -> NodeSight:
+    state = draw(st.sampled_from([NodeState.ALIVE, NodeState.ALIVE, NodeState.SUSPECT]))
+    bees = draw(st.integers(0, 3))
+    return NodeSight(
+        node_id=node_id,
+        incarnation=draw(st.sampled_from(["", "1", "1", "2"])),
+        state=state,
+        usable=state is NodeState.ALIVE,
+        bees_total=bees,
+        idle_bees=draw(st.integers(0, bees)),
+        memory_per_bee=draw(st.integers(0, 2)),
+    )
+
+
+GRAPHS = st.sampled_from([CHAIN, DIAMOND, LINE])
+
+
+@settings(max_examples=250, deadline=None)
+@given(data=st.data(), stages=GRAPHS, max_attempts=st.integers(1, 4))
+def test_any_sequence_of_events_keeps_the_promises(data: st.DataObject, stages: StageGraph, max_attempts: int) -> None:
+    world = World(stages, max_attempts)
+    world.handle(Started())
+    for _ in range(data.draw(st.integers(0, 40))):
+        event = world.next_event(data)
+        if event is not None:
+            world.handle(event)
+
+
+ANY_EVENT = st.sampled_from(
+    [
+        Started(),
+        RestIsSmall(),
+        AllNodesLost(),
+        RootFinished(),
+        RootErred(error=ExecutionFailed("overflow")),
+        StagePlanned(stage=0, specs=(spec(0, 0),)),
+        StagePlanned(stage=2, specs=()),
+        TaskCommitted(key=key(0, 0, 99), partial=partial(key(0, 0, 99))),
+        TaskErred(key=key(2, 9), node_id="a", error=transient()),
+        RecordDamaged(stage=7, task=0, epoch=0, error=ObjectDamaged("cut off")),
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), stages=GRAPHS, wrong=ANY_EVENT)
+def test_an_event_that_raises_has_changed_nothing(data: st.DataObject, stages: StageGraph, wrong: Event) -> None:
+    world = World(stages, max_attempts=3)
+    world.handle(Started())
+    for _ in range(data.draw(st.integers(0, 25))):
+        event = world.next_event(data)
+        if event is not None:
+            world.handle(event)
+    before = copy.deepcopy(facts(world.schedule))
+    try:
+        world.schedule.handle(wrong, world.now_s)
+    except InternalError:
+        assert repr(facts(world.schedule)) == repr(before)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), stages=GRAPHS)
+def test_a_query_whose_nodes_answer_ends_whatever_happened_before(data: st.DataObject, stages: StageGraph) -> None:
+    world = World(stages, max_attempts=50)
+    world.handle(Started())
+    for _ in range(data.draw(st.integers(0, 15))):
+        event = world.next_event(data)
+        if event is not None:
+            world.handle(event)
+    for _ in range(100):
+        if world.schedule.state is not QueryState.RUNNING:
+            break
+        world.now_s += 60.0
+        world.handle(NodesSeen(nodes=tuple(NodeSight(node_id=node) for node in NODES)))
+        world.handle(Tick())
+        if world.to_plan:
+            world.handle(world.plan(["a", "b"]))
+        for of, _ in world.schedule.pending():
+            world.handle(TaskCommitted(key=of, partial=partial(of)))
+    if world.schedule.state is QueryState.FINISHING:
+        world.handle(RootFinished())
+    assert world.stops == 1
