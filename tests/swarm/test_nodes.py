@@ -183,7 +183,7 @@ def test_query_that_outlives_its_nodes_still_has_its_deadline(own_swarm: Start) 
 
 def test_query_that_runs_nowhere_else_fails_with_the_node_that_was_lost(own_swarm: Start) -> None:
     """One attempt is all that it gets, so the loss of its node is the end of it."""
-    swarm, ctx = own_swarm(2, **QUICK, max_attempts=1)
+    swarm, ctx = own_swarm(2, **QUICK, max_attempts=1, speculate=False)
     killed = swarm.node_ids[0]
     answer = _in_thread(lambda: ctx.sql(SLOW).to_arrow_table())
     wait_until(lambda: _at_work(ctx, killed), "the node at work")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
-from unit.schedules import (
+from plan.schedules import (
     CHAIN,
     DIAMOND,
     LINE,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.schedules import CHAIN, DIAMOND, LINE, OVER, QUERY, facts, key, lost, partial, spec, transient
+from plan.schedules import CHAIN, DIAMOND, LINE, OVER, QUERY, facts, key, lost, partial, spec, transient
 
 from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, ObjectDamaged, ResourcesExhausted
 from apiary_df.model import ExchangeInput, NodeState, Segment, TaskKey, TaskSpec
