@@ -219,7 +219,7 @@ def _lives() -> list[list[Event]]:
         [
             *begin,
             here,
-            _erred(0, FunctionsRefused("not here")),
+            refused,
             _erred(0, StorageTransient("503"), 1),
             _seen("a"),
             Tick(),

@@ -89,9 +89,9 @@ class World:
             ), "one attempt counts"
             counted = schedule.counted(sent.stage, sent.task)
             assert counted is None or attempts[counted].outcome is Outcome.COMMITTED
-        for stage in self.graph.stages[:-1]:
-            for planned in schedule.specs(stage.stage):
-                assert read_by(planned) == self.made(stage.inputs), "all was planned from what counts"
+        for known in self.graph.stages[:-1]:
+            for planned in schedule.specs(known.stage):
+                assert read_by(planned) == self.made(known.inputs), "all was planned from what counts"
         for pending, node_id in schedule.pending():
             assert self.sent[pending] == node_id
             assert schedule.counted(pending.stage, pending.task) is None
