@@ -263,7 +263,8 @@ class Schedule:
         task.attempts.append(attempt)
         task.due_s = None
         self._given[node_id] = self._given.get(node_id, 0) + 1
-        spec = replace(task.spec, node_id=node_id)
+        why = f"node {task.attempts[-2].node_id} is slow with it" if speculative else task.spec.why
+        spec = replace(task.spec, node_id=node_id, why=why)
         return node_id, Dispatch(spec=spec, attempt=len(task.attempts) - 1, epoch=task.epoch, slots=slots)
 
     def _sent(self, begun: Iterable[tuple[str, Dispatch]]) -> tuple[Command, ...]:
