@@ -29,6 +29,8 @@
     └── QueryError            a query that started and did not finish
         ├── ExecutionFailed       DataFusion raised on the data or the SQL
         ├── ResourcesExhausted    memory or disk of a bee did not suffice (retryable)
+        │   └── BeeOutOfMemory        a bee's process was killed for its memory (retryable)
+        ├── BeeLost               a bee's process died under its task (retryable)
         ├── TaskFailed            a task raised; carries task, node and cells
         ├── WriteUndone           another process took the session for dead, and took its files back (retryable)
         ├── QueryTimeout
@@ -295,6 +297,25 @@ class ResourcesExhausted(QueryError):
     code = "resources_exhausted"
     retryable = True
     exhausted = True
+
+
+class BeeOutOfMemory(ResourcesExhausted):
+    """A bee's process held more memory than it may and was killed for it, by its node or by the system.
+
+    ``details`` hold ``budget_bytes``, and ``held_bytes`` or ``peak_bytes`` as far as they are known.
+    """
+
+    code = "bee_out_of_memory"
+
+
+class BeeLost(QueryError):
+    """A bee's process died while it ran a task, or none could be started.
+
+    ``details`` hold ``ending`` (a signal's name, or an exit code), ``peak_bytes`` and ``budget_bytes``.
+    """
+
+    code = "bee_lost"
+    retryable = True
 
 
 class TaskFailed(QueryError):

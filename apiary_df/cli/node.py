@@ -15,25 +15,21 @@ import typer
 
 from apiary_df.cli.exits import ExitCode, ending_well
 from apiary_df.cli.inputs import STORAGE_HELP, ConfigOption, SetOption, settings_from
-from apiary_df.config import format_bytes, parse_size
+from apiary_df.config import Settings, format_bytes, parse_size
 from apiary_df.errors import ConfigError
 from apiary_df.machine import Machine, detect_machine
 from apiary_df.protocol.keys import check_id
+from apiary_df.store_options import split_url
 
 if TYPE_CHECKING:
     from apiary_df.worker.node import Node
+    from apiary_df.worker.process_executor import BeeProcesses
 
 MAX_BEES = 1024
 """More execution slots than any machine has cores: a number above it is a slip."""
 
 MEMORY_SHARE = 0.8
 """Part of the memory that the bees get by default; the rest is for Python, the engine's code and buffers on the way."""
-
-MEMORY_KEPT_MS = "-1"
-"""How long the allocator keeps freed memory before the system gets it back, in milliseconds; -1 is until the end.
-
-What the bees may hold is bounded by their budgets, and the next task needs it again.
-"""
 
 LAST_WORDS_S = 1.0
 """How long a node that was interrupted twice may take to say goodbye before the process ends regardless."""
@@ -97,11 +93,9 @@ def node(
         settings = settings_from(config, set_)
         if node_id is not None:
             check_id(node_id, "--node-id")
-        # Read by the engine's allocator when it is loaded: memory that a task frees is kept for the next
-        # one. Handing each task fresh pages makes large shuffles take up to twice as long.
-        os.environ.setdefault("MIMALLOC_PURGE_DELAY", MEMORY_KEPT_MS)
         from apiary_df.worker.node import Node
 
+        processes = _bee_processes(storage, settings, allow_udfs=allow_udfs)
         worker = Node(
             storage,
             bees=bees_total,
@@ -111,14 +105,31 @@ def node(
             node_id=node_id,
             allow_udfs=allow_udfs,
             cores=machine.cores,
+            executors=processes,
         )
         leaving = Leaving(worker)
         threading.Thread(target=_say_when_ready, args=(worker, memory_bytes), name="ready", daemon=True).start()
         if while_stdin:
             threading.Thread(target=_leave_with_stdin, args=(worker,), name="stdin", daemon=True).start()
-        worker.run()
+        if processes is not None:
+            processes.on_hopeless = worker.stop
+        try:
+            worker.run()
+        finally:
+            if processes is not None:
+                processes.close()
         if leaving.at_once:
             raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def _bee_processes(storage: str, settings: Settings, *, allow_udfs: bool) -> BeeProcesses | None:
+    """Return what gives each bee a process; None if they are threads. Nothing may have started a thread before."""
+    if settings.isolation == "thread" or split_url(storage)[0] == "memory":
+        return None
+    from apiary_df.worker.bee_process import BeeSetup
+    from apiary_df.worker.process_executor import BeeProcesses
+
+    return BeeProcesses(BeeSetup(storage=storage, options=None, settings=settings, allow_udfs=allow_udfs))
 
 
 def _say_when_ready(worker: Node, memory_bytes: int) -> None:

@@ -170,7 +170,9 @@ class Attempts:
                 spill_count=work.spills,
                 spilled_bytes=work.spilled_bytes,
                 cells=len(order.mail.spec.cells),
-                requests={name: count - before.get(name, 0) for name, count in after.items()},
+                requests={
+                    name: count - before.get(name, 0) + work.requests.get(name, 0) for name, count in after.items()
+                },
             ),
             files=work.files,
             epoch=order.mail.epoch,

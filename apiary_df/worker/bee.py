@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -81,12 +81,14 @@ class Work:
         spills: Spill files that the engine wrote.
         spilled_bytes: Bytes that it spilled.
         files: Files that it wrote for a statement that writes files.
+        requests: Requests to the swarm's store that it made in a process of its own, by kind.
     """
 
     partial: PartialRef
     spills: int
     spilled_bytes: int
     files: tuple[WrittenFile, ...] = ()
+    requests: Mapping[str, int] = field(default_factory=dict)
 
 
 def prepare_plan(task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Bench) -> ExecutionPlan:

@@ -56,7 +56,8 @@ class Node:
         node_id: Its id; a new one is made if None. To others, a node that comes back under the same id is a new one.
         allow_udfs: Whether it runs Python functions that come with plans.
         cores: CPU cores that it may use, for others to see.
-        executors: Makes a bee's executor, given a scratch folder; None runs attempts in this process.
+        executors: Makes a bee's executor, given a scratch folder, and proves that its engine keeps tasks apart; None
+            runs attempts in this process.
         host: The machine.
 
     Raises:
@@ -96,7 +97,7 @@ class Node:
         self._cores = cores or bees
         self._incarnation = secrets.token_hex(8)
         self._started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._executors = executors or self._executor_here
+        self._executors = executors
         self._desk = Desk(host, bees)
         self._attempts = Attempts(self.store, self.node_id, options, bee_bytes=memory_bytes // bees, host=host)
         self._lock = host.lock()
@@ -118,7 +119,9 @@ class Node:
         self.store.check_writable()
         scratch = Path(tempfile.mkdtemp(prefix=f"apiary-{self.node_id}-", dir=self._settings.scratch_dir))
         try:
-            check_engine(scratch)
+            if self._executors is None:
+                check_engine(scratch)
+            executors = [(self._executors or self._executor_here)(scratch / f"bee-{i}") for i in range(self.bees)]
             self._beat()
             self.ready.set()
             helpers = [
@@ -126,8 +129,8 @@ class Node:
                 self._host.start("writes", self._watch_writes),
             ]
             bees = [
-                self._host.start(f"bee-{i}", functools.partial(self._bee, scratch / f"bee-{i}"))
-                for i in range(self.bees)
+                self._host.start(f"bee-{i}", functools.partial(self._bee, executor))
+                for i, executor in enumerate(executors)
             ]
             self._serve()
             self._desk.close()
@@ -273,8 +276,7 @@ class Node:
                 Order(query_id=mail.query_id, sender=mail.sender, mail=task, received_s=now_s, slots=task.slots)
             )
 
-    def _bee(self, scratch: Path) -> None:
-        executor = self._executors(scratch)
+    def _bee(self, executor: Executor) -> None:
         try:
             while (order := self._desk.next()) is not None:
                 try:
