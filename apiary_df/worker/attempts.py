@@ -135,7 +135,8 @@ class Attempts:
             except (pa.ArrowException, OSError) as error:
                 raise ObjectDamaged(f"the manifest {key!r} has no schema of stage {entry.stage}: {error}") from error
         with self._lock:
-            self._known[query_id] = known
+            # Another bee may have been as quick: all must look at the same flag, or some are never told to stop.
+            known = self._known.setdefault(query_id, known)
             while len(self._known) > KNOWN_QUERIES:
                 self._known.popitem(last=False)
         return known
