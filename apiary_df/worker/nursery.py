@@ -117,13 +117,16 @@ class Nursery:
         pid, status, peak = _REPLY.unpack(data)
         return pid, status, peak
 
-    def close(self) -> None:
-        """End the nursery and all of its bees."""
-        self._control.close()
-        with contextlib.suppress(OSError):
-            os.kill(self.pid, signal.SIGKILL)
-        with contextlib.suppress(OSError):
+    def wait(self) -> None:
+        """Wait for the nursery's end; with it, its bees end."""
+        with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
+
+    def close(self) -> None:
+        """End the nursery and all of its bees; somebody should :meth:`wait` for it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self._control.close()
 
 
 def open_nursery(bee: Callable[[Connection], None]) -> Nursery:

@@ -65,7 +65,7 @@ class BeeProcesses:
         host: The clock.
 
     Attributes:
-        on_hopeless: Called when no bee can be started any more; the node should leave then.
+        on_hopeless: Called, perhaps more than once, when no bee can be started any more; the node should leave then.
     """
 
     def __init__(self, setup: BeeSetup, host: Host = SYSTEM) -> None:
@@ -73,6 +73,8 @@ class BeeProcesses:
         self._host = host
         self._nursery = open_nursery(setup)
         self._checked = False
+        self._closing = False
+        self._watch = host.start("nursery", self._watch_nursery)
 
     def __call__(self, scratch: Path) -> ProcessExecutor:
         """Return the executor of one more bee, whose process has started.
@@ -88,7 +90,15 @@ class BeeProcesses:
 
     def close(self) -> None:
         """End all bees that are left."""
+        self._closing = True
         self._nursery.close()
+        self._watch.join()
+
+    def _watch_nursery(self) -> None:
+        self._nursery.wait()
+        if not self._closing:
+            logger.error("the process that this node's bees come from was lost: the node leaves")
+            self.on_hopeless()
 
 
 @dataclass(slots=True, kw_only=True)
