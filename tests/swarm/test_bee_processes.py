@@ -40,7 +40,7 @@ HUNGER_BYTES = 400 << 20
 
 
 class Once:
-    """Does something strange in one call of all, whichever process it is made in; the others give back what they got."""
+    """Does something strange in one call of all, in whichever process; the others give back what they got."""
 
     def __init__(self, mark: Path, strange: Callable[[], object]) -> None:
         self.mark, self.strange = mark, strange
@@ -132,11 +132,15 @@ def attempts_of(ctx: SessionContext) -> list[AttemptReport]:
 
 
 @pytest.mark.parametrize(
-    ("strange", "code", "ending"),
-    [(crash, "bee_lost", "SIGABRT"), (leave, "bee_lost", "exit code 7"), (be_killed, "bee_out_of_memory", "SIGKILL")],
+    ("strange", "expected"),
+    [
+        (crash, ("bee_lost", "SIGABRT")),
+        (leave, ("bee_lost", "exit code 7")),
+        (be_killed, ("bee_out_of_memory", "SIGKILL")),
+    ],
 )
 def test_a_bee_that_dies_costs_one_attempt(
-    swarm: LocalSwarm, table: Path, tmp_path: Path, strange: Callable[[], object], code: str, ending: str
+    swarm: LocalSwarm, table: Path, tmp_path: Path, strange: Callable[[], object], expected: tuple[str, str]
 ) -> None:
     (process,) = swarm.processes.values()
     with session(swarm, table, tmp_path, strange) as ctx:
@@ -147,8 +151,7 @@ def test_a_bee_that_dies_costs_one_attempt(
     assert len(failed) == 1
     assert len(attempts) == len(committed) + 1
     assert failed[0].error is not None
-    assert failed[0].error.code == code
-    assert failed[0].error.details["ending"] == ending
+    assert (failed[0].error.code, failed[0].error.details["ending"]) == expected
     assert int(failed[0].error.details["peak_bytes"]) > 0
     assert process.poll() is None
     check_nothing_left(swarm.storage)
