@@ -209,6 +209,8 @@ def test_a_bee_that_is_killed_while_it_has_nothing_to_do_is_replaced_unnoticed(
         assert len(bees) == BEES
         for pid in bees:
             os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not bees & processes_below(process.pid), "the bees dead")
+        wait_until(lambda: all(_threads(pid) == 1 for pid in bees), "all of their threads as well")
         assert ctx.sql(SUM).to_pydict() == {"s": [ROWS * (ROWS - 1) // 2]}
         assert all(attempt.outcome == "committed" for attempt in attempts_of(ctx))
     assert process.poll() is None
@@ -216,6 +218,10 @@ def test_a_bee_that_is_killed_while_it_has_nothing_to_do_is_replaced_unnoticed(
 
 def _children(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def _threads(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT])
