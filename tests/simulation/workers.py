@@ -1,0 +1,117 @@
+"""Bees whose engine is reckoning, and a coordinator's root without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import pyarrow as pa
+
+from apiary_df.coordinator import QueryRun
+from apiary_df.errors import ExecutionFailed, QueryCancelled, ResourcesExhausted
+from apiary_df.model import TaskSpec
+from apiary_df.protocol.partial import PartialWriter
+from apiary_df.store import Store
+from apiary_df.worker.bee import Work
+from apiary_df.worker.executor import Job
+
+from .kernel import Process
+from .shapes import SCHEMA, Row, batch_of, partition_of, rows_of_task
+
+POISON = "poisoned cell"
+"""What the error says that a cell gives which nobody can read."""
+
+STEPS = 4
+"""Looks that an attempt takes at whether its query is over, batch by batch."""
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkModel:
+    """How long work takes, and what goes wrong in it.
+
+    Attributes:
+        random: What is drawn from.
+        task_s: Longest time of an ordinary attempt.
+        straggles: Chance that one takes twenty times as long.
+        exhausts: Chance that a task needs several bees' memory.
+        poisoned: Query id to the cell that cannot be read.
+        ran: Attempts that were begun.
+    """
+
+    random: Random
+    task_s: float
+    straggles: float
+    exhausts: float
+    poisoned: dict[str, int] = field(default_factory=dict)
+    ran: list[str] = field(default_factory=list)
+    _needs: dict[tuple[str, int, int], int] = field(default_factory=dict)
+
+    def seconds(self) -> float:
+        """Return how long an attempt takes."""
+        seconds = self.random.random() * self.task_s
+        return seconds * 20 if self.straggles and self.random.random() < self.straggles else seconds
+
+    def slots_needed(self, query_id: str, stage: int, task: int) -> int:
+        """Return how many bees' memory a task needs; the same for all of its attempts."""
+        key = (query_id, stage, task)
+        if key not in self._needs:
+            hungry = self.exhausts and self.random.random() < self.exhausts
+            self._needs[key] = 2 if hungry else 1
+        return self._needs[key]
+
+
+class SimExecutor:
+    """Runs attempts as :class:`apiary_df.worker.executor.Executor` says, by reckoning."""
+
+    def __init__(self, store: Store, process: Process, scratch: Path, model: WorkModel, bee_bytes: int) -> None:
+        self._store = store
+        self._process = process
+        self._scratch = scratch
+        self._model = model
+        self._bee_bytes = bee_bytes
+
+    def run(self, job: Job) -> Work:
+        """Run one attempt."""
+        model, host, task = self._model, self._process.host, job.task
+        model.ran.append(job.partial_key)
+        self._process.world.note(self._process.name, f"runs {job.partial_key}")
+        seconds = model.seconds()
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        rows = rows_of_task(job.fragment, task, self._store, self._scratch)
+        for _ in range(STEPS):
+            host.sleep(seconds / STEPS)
+            if job.cancelled.is_set():
+                raise QueryCancelled(f"stopped {job.partial_key}: the query is over")
+        poisoned = model.poisoned.get(job.query_id)
+        if any(Path(f.path).stem == str(poisoned) for scan in task.scans for f in scan.files):
+            raise ExecutionFailed(f"{POISON} {poisoned}")
+        if job.memory_bytes < model.slots_needed(job.query_id, task.stage, task.task) * self._bee_bytes:
+            raise ResourcesExhausted("the bee's budget did not suffice: it is simulated")
+        return self._stored(job, rows)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _stored(self, job: Job, rows: list[Row]) -> Work:
+        partitions = job.task.output_partitions
+        with PartialWriter(job.schema, partitions, self._scratch, 64 << 20) as writer:
+            for partition in range(partitions):
+                own = [row for row in rows if partitions == 1 or partition_of(row[0], partitions) == partition]
+                if own:
+                    writer.write(partition, batch_of(own, job.schema))
+            finished = writer.finish()
+            self._store.put(job.partial_key, finished.data)
+        return Work(partial=finished.ref(job.partial_key), spills=0, spilled_bytes=0)
+
+
+class SimQueryRun(QueryRun):
+    """A run of a query whose root is reckoned, where it is more than laying partials end to end."""
+
+    scratch: Path
+
+    def _root_executed(self, task: TaskSpec) -> Iterator[pa.RecordBatch]:
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        rows = rows_of_task(self._root_stage.fragment, task, self._store, self.scratch)
+        yield batch_of(rows, SCHEMA)
