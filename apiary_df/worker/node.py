@@ -198,7 +198,7 @@ class Node:
         while not self._gone.wait(self._beat_s):
             try:
                 self._beat()
-                self._attempts.drop_ended(self._desk.queries())
+                self._attempts.drop_ended(sorted(self._desk.queries()))
             except ApiaryError as error:
                 logger.warning("node %s cannot write its heartbeat: %s", self.node_id, error)
 
