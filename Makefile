@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint types unit suites fuzz bench clean
+.PHONY: demo test lint types unit suites fuzz simulate bench clean
 
 # The environment is made anew when the package's dependencies change.
 $(STAMP): pyproject.toml
@@ -38,6 +38,10 @@ suites: $(STAMP)
 # Ten thousand random queries against plain DataFusion, against themselves (TLP), against DuckDB.
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz
+
+# A hundred thousand worlds in virtual time: nodes, coordinators and the store fail as each one's seed says.
+simulate: $(STAMP)
+	$(BIN)/python -m tests.simulation
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.tpch --scale 1 --nodes 2 --json .bench/tpch.json

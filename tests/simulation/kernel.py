@@ -25,7 +25,7 @@ class Killed(BaseException):
     """The process of this thread was killed; nothing that it still does has an effect."""
 
 
-class Stuck(Exception):  # noqa: N818 - it is a verdict on the world, not an error of it
+class Stuck(Exception):
     """The world does not come to an end."""
 
 

@@ -215,7 +215,7 @@ def _settings(random: Random) -> Settings:
         suspect_after_s=heartbeat_s * 3,
         dead_after_s=heartbeat_s * 7,
         poll_min_s=0.05,
-        poll_max_s=random.choice((0.2, 0.8)),
+        poll_max_s=random.choice((0.4, 1.5)),
         timeout_s=random.choice((240.0, 240.0, 240.0, 12.0)),
         small_bytes=0,
         min_task_bytes=random.choice((0, 0, 2_000)),

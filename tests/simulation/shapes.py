@@ -22,7 +22,7 @@ from apiary_df.coordinator import Query
 from apiary_df.model import ScanFile, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.rules import RewriteOptions
-from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
+from apiary_df.plan.stages import ScanLeaf, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import RunsOnSwarm, SwarmPlanner
 from apiary_df.protocol.partial import materialize, read_partial
@@ -158,9 +158,7 @@ def partition_of(row_id: int, partitions: int) -> int:
 
 def batch_of(rows: Sequence[Row], schema: pa.Schema) -> pa.RecordBatch:
     """Return rows as a batch; columns are told apart by their names."""
-    columns = [
-        pa.array([row[0 if "id" in field.name else 1] for row in rows], type=field.type) for field in schema
-    ]
+    columns = [pa.array([row[0 if "id" in field.name else 1] for row in rows], type=field.type) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -205,5 +203,3 @@ def _fetch_of(node: PlanNode) -> int | None:
         return None
     fetch = codec.fields_of(node).fetch
     return fetch if fetch > 0 else None
-
-

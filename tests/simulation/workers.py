@@ -53,6 +53,16 @@ class WorkModel:
         seconds = self.random.random() * self.task_s
         return seconds * 20 if self.straggles and self.random.random() < self.straggles else seconds
 
+    def taste(self, query_id: str, task: TaskSpec) -> None:
+        """Raise if a task reads the cell that cannot be read.
+
+        Raises:
+            ExecutionFailed: If it does.
+        """
+        poisoned = self.poisoned.get(query_id)
+        if any(Path(f.path).stem == str(poisoned) for scan in task.scans for f in scan.files):
+            raise ExecutionFailed(f"{POISON} {poisoned}")
+
     def slots_needed(self, query_id: str, stage: int, task: int) -> int:
         """Return how many bees' memory a task needs; the same for all of its attempts."""
         key = (query_id, stage, task)
@@ -84,9 +94,7 @@ class SimExecutor:
             host.sleep(seconds / STEPS)
             if job.cancelled.is_set():
                 raise QueryCancelled(f"stopped {job.partial_key}: the query is over")
-        poisoned = model.poisoned.get(job.query_id)
-        if any(Path(f.path).stem == str(poisoned) for scan in task.scans for f in scan.files):
-            raise ExecutionFailed(f"{POISON} {poisoned}")
+        model.taste(job.query_id, task)
         if job.memory_bytes < model.slots_needed(job.query_id, task.stage, task.task) * self._bee_bytes:
             raise ResourcesExhausted("the bee's budget did not suffice: it is simulated")
         return self._stored(job, rows)
@@ -110,8 +118,10 @@ class SimQueryRun(QueryRun):
     """A run of a query whose root is reckoned, where it is more than laying partials end to end."""
 
     scratch: Path
+    model: WorkModel
 
     def _root_executed(self, task: TaskSpec) -> Iterator[pa.RecordBatch]:
         self.scratch.mkdir(parents=True, exist_ok=True)
+        self.model.taste(self.query_id, task)
         rows = rows_of_task(self._root_stage.fragment, task, self._store, self.scratch)
         yield batch_of(rows, SCHEMA)
