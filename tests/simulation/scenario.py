@@ -209,13 +209,13 @@ def _faults(random: Random, kind: str) -> Faults:
 
 
 def _settings(random: Random) -> Settings:
-    heartbeat_s = random.choice((0.5, 1.0))
+    heartbeat_s = random.choice((1.0, 2.0))
     return Settings(
         heartbeat_s=heartbeat_s,
-        suspect_after_s=heartbeat_s * 3,
-        dead_after_s=heartbeat_s * 7,
+        suspect_after_s=heartbeat_s * 2.5,
+        dead_after_s=heartbeat_s * 5,
         poll_min_s=0.05,
-        poll_max_s=random.choice((0.4, 1.5)),
+        poll_max_s=random.choice((0.5, 2.0)),
         timeout_s=random.choice((240.0, 240.0, 240.0, 12.0)),
         small_bytes=0,
         min_task_bytes=random.choice((0, 0, 2_000)),

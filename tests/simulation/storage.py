@@ -335,7 +335,7 @@ class SimStore(Store):
                 # The client has sent it again by itself, and met its own object.
                 raise ObjectExists(f"{verb} {key!r} in {self.url}: it is there", key=key)
             raise StorageTransient(f"{verb} {key!r} in {self.url}: connection reset", key=key)
-        if random.random() < 0.25:
+        if random.random() < 0.1:
             process.sleep(way_s)
         return result
 
