@@ -110,7 +110,7 @@ class Scenario:
         hurt = [event for event in self.events if event.who]
         return not (
             self.faults.any
-            or self.exhausts
+            or (self.exhausts and any(node.bees < 2 for node in self.nodes))
             or any(event.trouble == "burst" or event.who.startswith("session") for event in self.events)
             or len(hurt) > MAX_HARMLESS
         )
