@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.errors import ApiaryError, ErrorInfo, QueryCancelled, StorageError, StorageTransient
+from apiary_df.errors import ApiaryError, ErrorInfo, QueryCancelled, StorageError
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.history import History, ending_of
 from apiary_df.host import SYSTEM, Host
@@ -61,6 +61,7 @@ from apiary_df.schedule import (
     StopTasks,
     TaskCommitted,
     TaskErred,
+    TaskForgotten,
     Tick,
     TimedOut,
 )
@@ -466,14 +467,7 @@ class QueryRun:
         return None if self._view.reading() == self._reading else self._sights()
 
     def _forgotten(self) -> list[Event]:
-        return [
-            TaskErred(
-                key=key,
-                node_id=node_id,
-                error=StorageTransient(f"node {node_id} knows nothing of task {key}", node=node_id, task=key),
-            )
-            for key, node_id in self._given.forgotten()
-        ]
+        return [TaskForgotten(key=key) for key in self._given.forgotten()]
 
     def _overdue(self) -> bool:
         timeout_s = self._settings.timeout_s

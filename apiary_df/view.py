@@ -318,18 +318,18 @@ class GivenWork:
         for key in [key for key in self._sent if key not in kept]:
             self._view.task_ended(self._sent.pop(key).node_id)
 
-    def forgotten(self) -> list[tuple[TaskKey, str]]:
-        """Return the attempts that live nodes know nothing of, with their nodes: these would never end.
+    def forgotten(self) -> list[TaskKey]:
+        """Return the attempts that live nodes know nothing of: these would never end.
 
         A node forgets an attempt by throwing away damaged mail, or when it could not record how it went. Outcomes
         must be looked for after the last reading of heartbeats and before this judgement is acted upon.
         """
         reading = self._view.reading()
-        found: list[tuple[TaskKey, str]] = []
+        found: list[TaskKey] = []
         for key, sent in self._sent.items():
             if sent.doubt is None:
                 if reading > sent.reading:
                     sent.doubt = self._view.doubts_about(sent.node_id)
             elif self._view.has_forgotten(sent.node_id, self._query_id, sent.doubt, sent.mail_number):
-                found.append((key, sent.node_id))
+                found.append(key)
         return found

@@ -26,15 +26,17 @@ from apiary_df.schedule.events import (
     StopTasks,
     TaskCommitted,
     TaskErred,
+    TaskForgotten,
     Tick,
     TimedOut,
 )
-from apiary_df.schedule.machine import MAX_ATTEMPTS, OpenTask, Schedule
+from apiary_df.schedule.machine import LOSSES_FOR_AN_ATTEMPT, MAX_ATTEMPTS, OpenTask, Schedule
 from apiary_df.schedule.speculation import Policy
 from apiary_df.schedule.table import LATE_NEWS, TRANSITIONS, Answer, QueryState
 
 __all__ = [
     "LATE_NEWS",
+    "LOSSES_FOR_AN_ATTEMPT",
     "MAX_ATTEMPTS",
     "TRANSITIONS",
     "AllNodesLost",
@@ -64,6 +66,7 @@ __all__ = [
     "StopTasks",
     "TaskCommitted",
     "TaskErred",
+    "TaskForgotten",
     "Tick",
     "TimedOut",
 ]

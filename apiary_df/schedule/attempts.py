@@ -24,8 +24,8 @@ class Outcome(enum.Enum):
     SUPERSEDED = "superseded"
 
 
-COUNTED = frozenset({Outcome.FAILED, Outcome.LOST, Outcome.UNDONE})
-"""Outcomes that count towards ``max_attempts``. Superseded attempts did nothing wrong."""
+FAILURES = frozenset({Outcome.FAILED, Outcome.UNDONE})
+"""Outcomes that count towards ``max_attempts``. Superseded attempts did nothing wrong, lost ones are counted apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,12 @@ class Task:
     @property
     def failures(self) -> int:
         """How many attempts count towards ``max_attempts``."""
-        return sum(attempt.outcome in COUNTED for attempt in self.attempts)
+        return sum(attempt.outcome in FAILURES for attempt in self.attempts)
+
+    @property
+    def losses(self) -> int:
+        """How many attempts were lost with their nodes, or forgotten by them."""
+        return sum(attempt.outcome is Outcome.LOST for attempt in self.attempts)
 
     def end(self, number: int, outcome: Outcome, now_s: float, error: ApiaryError | None = None) -> None:
         """Note how an attempt ended."""

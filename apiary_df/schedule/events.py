@@ -78,6 +78,13 @@ class TaskErred:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskForgotten:
+    """A node that lives knows nothing of an attempt that it was sent: that will never end."""
+
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordDamaged:
     """A task's commit record cannot be read: what it committed is as good as lost."""
 
@@ -135,6 +142,7 @@ Event = (
     | StagePlanned
     | TaskCommitted
     | TaskErred
+    | TaskForgotten
     | RecordDamaged
     | Tick
     | AllNodesLost

@@ -40,6 +40,7 @@ from apiary_df.schedule.events import (
     StopTasks,
     TaskCommitted,
     TaskErred,
+    TaskForgotten,
     Tick,
     TimedOut,
 )
@@ -49,6 +50,10 @@ from apiary_df.schedule.table import TRANSITIONS, QueryState
 
 MAX_ATTEMPTS = 4
 """Tries that a task gets before the query fails: enough for a bad node and an unlucky one, few enough to end."""
+
+LOSSES_FOR_AN_ATTEMPT = 2
+"""Attempts lost with their nodes that weigh as much as one that failed: a loss is rarely the task's own fault, but one
+that takes every node down with it must end, too. The first of ``max_attempts`` is not given twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,14 +304,15 @@ class Schedule:
     def _why_again(self, task: Task) -> str:
         last = task.attempts[-1]
         reasons = {
-            Outcome.LOST: f"node {last.node_id} was lost",
+            Outcome.LOST: f"node {last.node_id} lost it",
             Outcome.UNDONE: f"what node {last.node_id} committed was lost",
         }
         return reasons.get(last.outcome, f"it failed on node {last.node_id}")
 
     def _again(self, task: Task, due_s: float) -> tuple[Command, ...]:
-        """Let a task be tried again, or give it up if it was tried too often."""
-        if task.failures >= self._max_attempts:
+        """Let a task be tried again, or give it up if it failed, or was lost, too often."""
+        most_losses = LOSSES_FOR_AN_ATTEMPT * (self._max_attempts - 1) + 1
+        if task.failures >= self._max_attempts or task.losses >= most_losses:
             last = task.attempts[-1]
             return self._give_up(task, last.node_id, last.error)
         task.due_s = due_s
@@ -395,7 +401,7 @@ class Schedule:
                 continue
             lost = [number for number in task.running if self._is_lost(task.attempts[number])]
             for number in lost:
-                self._lose(task, number, now_s)
+                self._lose(task, number, "was lost while it had the task", now_s)
             if lost and not task.running and (stop := self._again(task, now_s)):
                 return stop
         sent = self._send_due(now_s)
@@ -407,10 +413,18 @@ class Schedule:
             return True
         return bool(attempt.incarnation) and attempt.incarnation != node.incarnation
 
-    def _lose(self, task: Task, number: int, now_s: float) -> None:
+    def _lose(self, task: Task, number: int, why: str, now_s: float) -> None:
         node_id = task.attempts[number].node_id
-        cause = NoAliveNodes(f"node {node_id} was lost while it had the task", node=node_id)
-        task.end(number, Outcome.LOST, now_s, cause)
+        task.end(number, Outcome.LOST, now_s, NoAliveNodes(f"node {node_id} {why}", node=node_id))
+
+    def _on_task_forgotten(self, event: TaskForgotten, now_s: float) -> tuple[Command, ...]:
+        task = self._current(event.key)
+        if task is None or event.key.attempt not in task.running:
+            return ()
+        self._lose(task, event.key.attempt, "knows nothing of the task", now_s)
+        if task.running:
+            return ()
+        return self._again(task, now_s) or self._send_due(now_s)
 
     def _speculate(self, now_s: float) -> tuple[Command, ...]:
         """Give slow tasks a second attempt on nodes that have nothing to do."""
@@ -449,7 +463,7 @@ class Schedule:
     def _on_all_nodes_lost(self, event: AllNodesLost, now_s: float) -> tuple[Command, ...]:
         for task in self._open():
             for number in task.running:
-                self._lose(task, number, now_s)
+                self._lose(task, number, "was lost while it had the task", now_s)
             task.due_s = None
             if not event.can_finish:
                 last = task.attempts[-1]

@@ -22,6 +22,7 @@ from apiary_df.schedule.events import (
     Started,
     TaskCommitted,
     TaskErred,
+    TaskForgotten,
     Tick,
     TimedOut,
 )
@@ -59,7 +60,7 @@ _RUNNING, _FINISHING, _DONE, _FAILED, _CANCELLED = QueryState
 LATE_NEWS = "_on_late_news"
 """The method that answers news which come after the fact: it does nothing."""
 
-_NEWS = (NodesSeen, TaskCommitted, TaskErred, RecordDamaged, Tick)
+_NEWS = (NodesSeen, TaskCommitted, TaskErred, TaskForgotten, RecordDamaged, Tick)
 _ENDINGS = (RootFinished, RootErred, TimedOut, Cancelled)
 
 TRANSITIONS: Mapping[QueryState, Mapping[type[Event], Answer]] = {
@@ -70,6 +71,7 @@ TRANSITIONS: Mapping[QueryState, Mapping[type[Event], Answer]] = {
             StagePlanned: ("_on_stage_planned", [_RUNNING]),
             TaskCommitted: ("_on_task_committed", [_RUNNING, _FINISHING]),
             TaskErred: ("_on_task_erred", [_RUNNING, _FAILED]),
+            TaskForgotten: ("_on_task_forgotten", [_RUNNING, _FAILED]),
             RecordDamaged: ("_on_record_damaged", [_RUNNING, _FAILED]),
             Tick: ("_on_tick", [_RUNNING, _FAILED]),
             AllNodesLost: ("_on_all_nodes_lost", [_FINISHING, _FAILED]),

@@ -49,6 +49,7 @@ from apiary_df.schedule import (
     Started,
     TaskCommitted,
     TaskErred,
+    TaskForgotten,
     Tick,
     TimedOut,
 )
@@ -215,7 +216,7 @@ def _lives() -> list[list[Event]]:
     return [
         [*begin, _erred(0, StorageTransient("503")), Tick(), _committed(0, attempt=1), _committed(1), RootFinished()],
         [*begin, _erred(0, ExecutionFailed("overflow"))],
-        [*begin, here, again, _seen("c"), _seen("d")],
+        [*begin, here, again, _seen("c"), _seen("d"), _seen("e"), _seen("f")],
         [
             *begin,
             here,
@@ -224,6 +225,7 @@ def _lives() -> list[list[Event]]:
             _seen("a"),
             Tick(),
         ],
+        [*begin, *(TaskForgotten(key=_key(0, n)) for n in range(5))],
         [*begin, gone, AllNodesLost()],
         [*begin, gone, AllNodesLost(can_finish=False)],
         [*begin, *damaged],

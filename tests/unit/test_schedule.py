@@ -61,6 +61,7 @@ from apiary_df.schedule import (
     Stop,
     StopTasks,
     TaskErred,
+    TaskForgotten,
     Tick,
     TimedOut,
 )
@@ -99,6 +100,7 @@ EVENTS: tuple[Event, ...] = (
     StagePlanned(stage=0, specs=(spec(0, 0),)),
     committed(0, 0),
     TaskErred(key=key(0, 0), node_id="a", error=transient()),
+    TaskForgotten(key=key(0, 0)),
     RecordDamaged(stage=0, task=0, epoch=0, error=ObjectDamaged("cut off")),
     seen("b"),
     Tick(),
@@ -325,7 +327,7 @@ def test_attempts_are_bounded() -> None:
 
 
 def test_a_task_that_is_given_up_tells_node_cause_and_seconds_of_every_attempt() -> None:
-    schedule = running(1, max_attempts=3)
+    schedule = running(1, max_attempts=2)
     tell(schedule, seen("a", "b"))
     tell(schedule, erred(0, 0, 0, transient(), node_id="a"), 1.5)
     tell(schedule, seen("a"), 2.0)
@@ -370,6 +372,24 @@ def test_a_node_that_comes_back_as_somebody_else_has_lost_what_it_had() -> None:
     assert tell(schedule, seen("a", incarnation="first")) == ()
     assert sent(tell(schedule, seen("a", incarnation="second"))) == [(0, 0, 1)]
     assert [attempt.outcome for attempt in schedule.attempts(0, 0)] == [Outcome.LOST, Outcome.RUNNING]
+
+
+def test_an_attempt_that_its_node_has_forgotten_is_lost_and_made_again_at_once() -> None:
+    schedule = running(1)
+    tell(schedule, seen("a", "b"))
+    assert sent_to(tell(schedule, TaskForgotten(key=key(0, 0)))) == ["b"]
+    assert schedule.attempts(0, 0)[0].outcome is Outcome.LOST
+    assert tell(schedule, TaskForgotten(key=key(0, 0))) == ()
+
+
+@pytest.mark.parametrize(("max_attempts", "losses"), [(1, 1), (2, 3), (4, 7)])
+def test_losses_weigh_less_than_failures_and_are_bounded_as_well(max_attempts: int, losses: int) -> None:
+    schedule = running(1, max_attempts=max_attempts)
+    for number in range(1, losses):
+        assert sent(tell(schedule, seen(f"n{number}"))) == [(0, 0, number)]
+    (stop,) = tell(schedule, seen("last"))
+    assert isinstance(stop, Stop)
+    assert isinstance(stop.error, TaskFailed)
 
 
 def test_a_suspect_node_keeps_what_it_has_and_gets_no_more() -> None:

@@ -13,6 +13,7 @@ from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, Object
 from apiary_df.model import ExchangeInput, NodeState, Segment, TaskKey, TaskSpec
 from apiary_df.plan.stages import StageGraph
 from apiary_df.schedule import (
+    LOSSES_FOR_AN_ATTEMPT,
     AllNodesLost,
     Cancelled,
     Command,
@@ -35,6 +36,7 @@ from apiary_df.schedule import (
     StopTasks,
     TaskCommitted,
     TaskErred,
+    TaskForgotten,
     Tick,
     TimedOut,
 )
@@ -82,8 +84,9 @@ class World:
         schedule = self.schedule
         assert self.stops == (schedule.state in OVER)
         for sent, attempts in schedule.all_attempts():
-            failures = sum(a.outcome in {Outcome.FAILED, Outcome.LOST, Outcome.UNDONE} for a in attempts)
-            assert failures <= self.max_attempts
+            outcomes = [attempt.outcome for attempt in attempts]
+            assert outcomes.count(Outcome.FAILED) + outcomes.count(Outcome.UNDONE) <= self.max_attempts
+            assert outcomes.count(Outcome.LOST) <= LOSSES_FOR_AN_ATTEMPT * self.max_attempts
             assert len({a.epoch for a in attempts if a.outcome is Outcome.COMMITTED}) == len(
                 [a for a in attempts if a.outcome is Outcome.COMMITTED]
             ), "one attempt counts"
@@ -131,7 +134,7 @@ class World:
         if state is QueryState.RUNNING and self.to_plan:
             kinds += [self._planned] * 4
         if self.sent:
-            kinds += [self._commit] * 6 + [self._error] * 3 + [self._input_lost] * 2 + [self._damaged]
+            kinds += [self._commit] * 6 + [self._error] * 3 + [self._input_lost] * 2 + [self._damaged, self._forgotten]
         if state is QueryState.RUNNING and not self.schedule.open_tasks():
             kinds += [self._small]
         if self.schedule.is_stranded():
@@ -165,6 +168,9 @@ class World:
     def _input_lost(self, data: st.DataObject) -> Event:
         of = data.draw(st.sampled_from(sorted(self.sent)))
         return TaskErred(key=of, node_id=self.sent[of], error=self.some_partial(data, transient()))
+
+    def _forgotten(self, data: st.DataObject) -> Event:
+        return TaskForgotten(key=data.draw(st.sampled_from(sorted(self.sent))))
 
     def _damaged(self, data: st.DataObject) -> Event | None:
         tasks = self.schedule.open_tasks()
@@ -210,7 +216,7 @@ def sight(draw: st.DrawFn, node_id: str) -> NodeSight:
 GRAPHS = st.sampled_from([CHAIN, DIAMOND, LINE])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data(), stages=GRAPHS, max_attempts=st.integers(1, 4))
 def test_any_sequence_of_events_keeps_the_promises(data: st.DataObject, stages: StageGraph, max_attempts: int) -> None:
     world = World(stages, max_attempts)
@@ -237,7 +243,7 @@ ANY_EVENT = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data(), stages=GRAPHS, wrong=ANY_EVENT)
 def test_an_event_that_raises_has_changed_nothing(data: st.DataObject, stages: StageGraph, wrong: Event) -> None:
     world = World(stages, max_attempts=3)
@@ -253,7 +259,7 @@ def test_an_event_that_raises_has_changed_nothing(data: st.DataObject, stages: S
         assert repr(facts(world.schedule)) == repr(before)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data(), stages=GRAPHS)
 def test_a_query_whose_nodes_answer_ends_whatever_happened_before(data: st.DataObject, stages: StageGraph) -> None:
     world = World(stages, max_attempts=50)

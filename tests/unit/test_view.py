@@ -217,7 +217,7 @@ class TestForgottenWork:
     def forgotten(self, store: Store, view: SwarmView, given: GivenWork, **changes: Any) -> bool:
         beat(store, **changes)
         view.refresh()
-        return given.forgotten() == [(SENT, "n1")]
+        return given.forgotten() == [SENT]
 
     def test_a_node_that_has_read_its_mail_and_does_not_name_the_query_has_forgotten_it(
         self, store: Store, view: SwarmView, given: GivenWork
