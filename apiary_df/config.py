@@ -284,6 +284,9 @@ class Settings:
         verify: Whether every query that ran on the swarm is run by plain DataFusion too, in this process, and its
             answer compared before any row of it is handed over; see ``SessionContext``. False: it takes the time of
             both, and the memory of both answers.
+        allow_roots: Where nodes may read cells and write files besides the swarm's own root: folders and URLs with
+            commas between, ``s3://`` for all buckets. None: ``apiary node`` may what its ``--allow-root`` say; nodes
+            that a session starts may all that its user may, but no files of this machine if the root is on a bucket.
         keep: Whether a query's objects stay in storage when it has ended, for ``apiary replay``. False: nothing stays.
         keep_failed: The same, of queries that fail only.
     """
@@ -313,6 +316,7 @@ class Settings:
     speculate_factor: float = _setting(3.0, "factor", 1, 1000)
     speculate_after_s: float = _setting(5.0, "seconds", 0, _LONGEST_WAIT_S)
     verify: bool = _setting(False, "flag")
+    allow_roots: str | None = _setting(None, "text")
     keep: bool = _setting(False, "flag")
     keep_failed: bool = _setting(False, "flag")
 

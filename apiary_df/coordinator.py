@@ -37,6 +37,7 @@ from apiary_df.protocol.partial import read_partial
 from apiary_df.publish import ROOT_FOLDER, Write, written
 from apiary_df.query_objects import QueryObjects
 from apiary_df.report import QueryEnd, QueryReport
+from apiary_df.roots import Place
 from apiary_df.schedule import (
     AllNodesLost,
     Cancelled,
@@ -94,6 +95,7 @@ class Query:
         schema: Schema of the result.
         reason: Why it is distributed.
         functions: The Python functions that its tasks run: only nodes that allow them are given any.
+        places: What its tasks read and write: only nodes that may are given any.
     """
 
     sql: str | None
@@ -102,6 +104,7 @@ class Query:
     schema: pa.Schema
     reason: str
     functions: tuple[PythonFunction, ...] = ()
+    places: frozenset[Place | None] = frozenset()
 
 
 class QueryRun:
@@ -358,7 +361,7 @@ class QueryRun:
 
     def _nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that may be given tasks of this query."""
-        return self._view.node_infos(functions=bool(self._query.functions))
+        return self._view.node_infos(functions=bool(self._query.functions), places=self._query.places)
 
     def _rest_is_small(self) -> bool:
         """Whether all that is left runs here sooner than as stages; if so, the root becomes all of it."""

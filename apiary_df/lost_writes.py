@@ -17,7 +17,9 @@ from urllib.parse import unquote
 from apiary_df.errors import ApiaryError, ConfigError
 from apiary_df.protocol import keys
 from apiary_df.protocol.messages import WriteJournal, WriteNote, WriteVerdict
-from apiary_df.protocol.storage import create_message, read_message
+from apiary_df.protocol.seal import OUTSIDE, refused
+from apiary_df.protocol.storage import create_message, note_refusal, read_message
+from apiary_df.roots import ANYWHERE, Roots, place_of_url
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.writes import JOURNAL, STAGING, VERDICT, is_orphaned, query_of_staging, staging_folder
@@ -134,13 +136,17 @@ class WriteWatch:
         options: How the places that are written to are reached.
         dead_after_s: Time without a new journal after which a session is lost, in seconds.
         by: Who watches, for people.
+        roots: Where it may take back; writes elsewhere are left to others.
     """
 
-    def __init__(self, root: Store, options: StoreOptions | None, dead_after_s: float, by: str) -> None:
+    def __init__(
+        self, root: Store, options: StoreOptions | None, dead_after_s: float, by: str, roots: Roots = ANYWHERE
+    ) -> None:
         self._root = root
         self._options = options
         self._dead_after_s = dead_after_s
         self._by = by
+        self._roots = roots
         self._seen: dict[str, _Seen] = {}
 
     def look(self, now_s: float) -> int:
@@ -163,6 +169,9 @@ class WriteWatch:
         try:
             note = read_message(self._root, key, WriteNote)
             if note is None:
+                return False
+            if not self._roots.allow_here(place_of_url(note.base)):
+                note_refusal(self._root, refused(key, OUTSIDE, f"notes a write to {note.base}, outside of the roots"))
                 return False
             base = open_folder(note.base, self._options)
             base.refusals = self._root.refusals

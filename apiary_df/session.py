@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -44,6 +45,9 @@ class SessionContext(datafusion.SessionContext):
             ``storage``; they stop when the session is closed.
         storage_options: How ``storage`` and cells are reached; unset ones come from the environment (``AWS_*``).
             They are never written to storage.
+        swarm_key: The key that all processes of the swarm share (``apiary key`` makes one): what lies in storage is
+            signed with it, and nothing else is taken. None: that of ``storage_options`` or of the environment
+            (``APIARY_SWARM_KEY``, ``APIARY_SWARM_KEY_FILE``), if there is one.
         settings: Settings as one value; file, environment and ``overrides`` are not looked at for what it fixes.
         **overrides: Single settings by name (``timeout_s=10``); see :class:`apiary_df.config.Settings`.
 
@@ -72,10 +76,13 @@ class SessionContext(datafusion.SessionContext):
         storage: str | None = None,
         nodes: int | None = None,
         storage_options: StoreOptions | None = None,
+        swarm_key: str | None = None,
         settings: Settings | None = None,
         **overrides: object,
     ) -> None:
         super().__init__(config, runtime)
+        if swarm_key is not None:
+            storage_options = replace(storage_options or StoreOptions(), swarm_key=swarm_key)
         self._swarm = SessionSwarm(
             self,
             storage=storage,

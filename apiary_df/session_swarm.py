@@ -22,12 +22,13 @@ import pyarrow as pa
 from apiary_df.config import Settings
 from apiary_df.coordinator import Query, QueryRun
 from apiary_df.dataframe import PHASES, DataFrame, QueryRunner, ResultStream, ours
-from apiary_df.errors import ConfigError, FunctionsRefused, SqlError
+from apiary_df.errors import ConfigError, FunctionsRefused, RootsRefused, SqlError
 from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.machine import load_settings
 from apiary_df.model import CellInfo, NodeInfo, NodeState, TaskSpec
 from apiary_df.objects import is_registered
+from apiary_df.permits import places_of
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import scan_cells
@@ -77,7 +78,7 @@ class _Decision:
     reason: str
     nodes: tuple[NodeInfo, ...] = ()
     notes: tuple[str, ...] = ()
-    refusal: FunctionsRefused | None = None
+    refusal: FunctionsRefused | RootsRefused | None = None
 
     @property
     def on_swarm(self) -> bool:
@@ -293,6 +294,7 @@ class SessionSwarm:
             schema=df.schema() if session is None else batch_schema(session, df),
             reason=reason,
             functions=plan.functions,
+            places=places_of(plan.graph),
         )
         progress = QueryProgress(self.settings)
         run = QueryRun(query, self._view, self.settings, self._footers, progress)
@@ -331,10 +333,13 @@ class SessionSwarm:
         placed = plan_query(cells, [*nodes, self._self_info()], self._view.node_id)
         if isinstance(placed, Local):
             return _Decision(plan, placed.reason)
-        if not plan.functions:
-            return _Decision(plan, placed.reason, nodes)
-        runners = self._view.runners_of(plan.functions)
-        return _Decision(plan, placed.reason, runners.nodes, (runners.note,), runners.refusal)
+        places = places_of(plan.graph)
+        readers = self._view.readers_of(places)
+        notes = (readers.note,) if readers.note else ()
+        if readers.refusal is not None or not plan.functions:
+            return _Decision(plan, placed.reason, readers.nodes, notes, readers.refusal)
+        runners = self._view.runners_of(plan.functions, places)
+        return _Decision(plan, placed.reason, runners.nodes, (runners.note, *notes), runners.refusal)
 
     def _plan(self, df: datafusion.DataFrame, planner: SwarmPlanner, options: RewriteOptions) -> RunsHere | RunsOnSwarm:
         logical = df.logical_plan()

@@ -20,6 +20,7 @@ from apiary_df.config import Settings
 from apiary_df.errors import ConfigError, NodeStartFailed, StorageError
 from apiary_df.machine import detect_machine
 from apiary_df.protocol import keys
+from apiary_df.roots import roots_for_session
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.node import MIN_BEE_BYTES, Node, new_node_id
@@ -130,6 +131,8 @@ class LocalSwarm:
         command.append("--while-stdin")
         if self._allow_udfs:
             command.append("--allow-udfs")
+        for url in roots_for_session(self.storage, self._settings.allow_roots).urls:
+            command += ["--allow-root", url]
         environ = {**os.environ, **self._settings.to_environ()}
         if self._options is not None:
             environ.update(self._options.to_environ())

@@ -10,12 +10,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from apiary_df.config import Settings
-from apiary_df.errors import FunctionsRefused
+from apiary_df.errors import FunctionsRefused, RootsRefused
 from apiary_df.host import SYSTEM, Host
 from apiary_df.model import NodeInfo, NodeState, TaskKey
+from apiary_df.permits import outside
 from apiary_df.plan.functions import PythonFunction, names_of
 from apiary_df.planner.board import some
 from apiary_df.protocol.heartbeat import NodeObserver, NodeView, read_nodes, why_no_functions
+from apiary_df.roots import Place, Roots
 from apiary_df.schedule import NodeSight
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
@@ -51,17 +53,17 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runners:
-    """The nodes that run Python functions of a query.
+    """The nodes that may run a query.
 
     Attributes:
         nodes: These nodes.
-        note: The functions, these nodes, and why which others are left out, for EXPLAIN.
+        note: Why which others are left out, for EXPLAIN; empty if there is nothing to say.
         refusal: What to raise, if there is no such node.
     """
 
     nodes: tuple[NodeInfo, ...]
     note: str
-    refusal: FunctionsRefused | None = None
+    refusal: FunctionsRefused | RootsRefused | None = None
 
 
 class SwarmView:
@@ -151,32 +153,62 @@ class SwarmView:
         self.refresh_if_due()
         return self._views
 
-    def node_infos(self, *, functions: bool = False) -> tuple[NodeInfo, ...]:
+    def node_infos(self, *, functions: bool = False, places: Collection[Place | None] = ()) -> tuple[NodeInfo, ...]:
         """Return what the planner may know: usable nodes, with what this session gave them counted in.
 
         Args:
             functions: Only those that run this session's Python functions.
+            places: Only those that may read and write there.
         """
         with self._lock:
             self.refresh_if_due()
-            return tuple(
-                self._adjusted(view)
-                for view in self._views
-                if view.usable and not (functions and why_no_functions(view.heartbeat))
-            )
+            usable = [view for view in self._views if view.usable]
+            if functions:
+                usable = [view for view in usable if not why_no_functions(view.heartbeat)]
+            if places:
+                shut_out = _shut_out(usable, places)
+                usable = [view for view in usable if view.heartbeat.allow_roots not in shut_out]
+            return tuple(map(self._adjusted, usable))
 
-    def runners_of(self, functions: Sequence[PythonFunction]) -> Runners:
-        """Return the nodes that run Python functions of this session, and what there is to say of that."""
+    def readers_of(self, places: Collection[Place | None]) -> Runners:
+        """Return the nodes that may read and write what a query does, and what there is to say of that."""
+        fit = self.node_infos(places=places)
+        usable = [view for view in self.nodes() if view.usable]
+        shut_out = _shut_out(usable, places)
+        unfit = [view for view in usable if view.heartbeat.allow_roots in shut_out]
+        if not unfit:
+            return Runners(nodes=fit, note="")
+        missing = shut_out[unfit[0].heartbeat.allow_roots]
+        left_out = some([view.info.node_id for view in unfit])
+        note = f"not on the nodes {left_out}, which may not read or write {missing[0]}"
+        if any(node.bees_total for node in fit):
+            return Runners(nodes=fit, note=note)
+        refusal = RootsRefused(
+            f"the query's tasks read or write {some(missing)}, and no node may: {left_out} may use "
+            f"{some(sorted(unfit[0].heartbeat.allow_roots)) or 'nothing'}; start nodes with --allow-root for the "
+            "folders and buckets of the query's tables, and of the files that it writes",
+            place=missing[0],
+        )
+        return Runners(nodes=(), note=note, refusal=refusal)
+
+    def runners_of(self, functions: Sequence[PythonFunction], places: Collection[Place | None] = ()) -> Runners:
+        """Return the nodes that run Python functions of this session, and what there is to say of that.
+
+        Args:
+            functions: The functions.
+            places: What the nodes must be allowed to read and write besides.
+        """
         names = names_of(functions)
-        fit = self.node_infos(functions=True)
+        fit = self.node_infos(functions=True, places=places)
         unfit = some([f"{v.info.node_id} ({why_no_functions(v.heartbeat)})" for v in self._unfit()])
         if any(node.bees_total for node in fit):
             left_out = f"; left out: {unfit}" if unfit else ""
             note = f"Python functions: {names}; on the nodes {some([node.node_id for node in fit])}{left_out}"
             return Runners(nodes=fit, note=note)
         refusal = FunctionsRefused(
-            f"the query's tasks run Python functions ({names}), and no node may run them: {unfit}; start nodes with "
-            "--allow-udfs, under this session's version of Python",
+            f"the query's tasks run Python functions ({names}), and no node may run them: "
+            f"{unfit or 'those that may cannot read its tables'}; start nodes with --allow-udfs, under this session's "
+            "version of Python",
             functions=names,
         )
         return Runners(nodes=(), note=f"Python functions: {names}; on no node; left out: {unfit}", refusal=refusal)
@@ -333,3 +365,10 @@ class GivenWork:
             elif self._view.has_forgotten(sent.node_id, self._query_id, sent.doubt, sent.mail_number):
                 found.append(key)
         return found
+
+
+def _shut_out(views: Iterable[NodeView], places: Collection[Place | None]) -> dict[tuple[str, ...], list[str]]:
+    """Return the roots that do not allow all of these places, with those that they do not; most nodes share theirs."""
+    distinct = {view.heartbeat.allow_roots for view in views}
+    found = {urls: outside(places, Roots.announced(urls)) for urls in distinct}
+    return {urls: missing for urls, missing in found.items() if missing}

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from enum import Enum
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,9 @@ from apiary_df.config import Settings, format_bytes, parse_size
 from apiary_df.errors import ConfigError
 from apiary_df.machine import Machine, detect_machine
 from apiary_df.protocol.keys import check_id
-from apiary_df.store_options import split_url
+from apiary_df.roots import roots_of, split_roots
+from apiary_df.store_options import StoreOptions, split_url
+from apiary_df.swarm_key import read_key_file
 
 if TYPE_CHECKING:
     from apiary_df.worker.node import Node
@@ -37,14 +40,16 @@ LAST_WORDS_S = 1.0
 HELP = """
 Run a node: a process that takes tasks of the swarm at --storage until it is told to leave.
 
+It reads tables and writes files only below --storage and below what --allow-root names, whatever its tasks say.
+
 Cores and memory come from the cgroup where there is one. SIGTERM (or SIGINT) lets it finish what runs, say goodbye and
 leave; a second SIGINT ends it at once, and its tasks go to other nodes.
 
 **Examples**
 
-    apiary node --storage /shared/swarm
+    apiary node --storage /shared/swarm --allow-root /shared/tables
 
-    apiary node --storage s3://bucket/swarm --bees 4 --memory 8GiB
+    apiary node --storage s3://bucket/swarm --allow-root s3://bucket/tables --bees 4 --memory 8GiB
 
     AWS_ENDPOINT_URL=http://minio:9000 AWS_ALLOW_HTTP=true apiary node --storage s3://bucket/swarm
 """
@@ -72,6 +77,18 @@ def node(
     allow_udfs: Annotated[
         bool, typer.Option("--allow-udfs", help="Take plans with Python functions: they are pickles, which run code.")
     ] = False,
+    allow_root: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-root",
+            metavar="URL",
+            help="Folder or bucket prefix of tables and of files to write, besides --storage; again for more.",
+        ),
+    ] = None,
+    swarm_key_file: Annotated[
+        Path | None,
+        typer.Option("--swarm-key-file", metavar="FILE", help="Take only what is signed with the key in this file."),
+    ] = None,
     node_id: Annotated[
         str | None, typer.Option("--node-id", metavar="ID", help="Name in the swarm. Default: made up, unique.")
     ] = None,
@@ -93,19 +110,22 @@ def node(
         settings = settings_from(config, set_)
         if node_id is not None:
             check_id(node_id, "--node-id")
+        options = None if swarm_key_file is None else StoreOptions(swarm_key=read_key_file(swarm_key_file))
+        roots = roots_of((storage, *split_roots(settings.allow_roots or ""), *(allow_root or ())))
         from apiary_df.worker.node import Node
 
-        processes = _bee_processes(storage, settings, allow_udfs=allow_udfs)
+        processes = _bee_processes(storage, options, settings, allow_udfs=allow_udfs)
         worker = Node(
             storage,
             bees=bees_total,
             memory_bytes=memory_bytes,
-            options=None,
+            options=options,
             settings=settings,
             node_id=node_id,
             allow_udfs=allow_udfs,
             cores=machine.cores,
             executors=processes,
+            roots=roots,
         )
         leaving = Leaving(worker)
         threading.Thread(target=_say_when_ready, args=(worker, memory_bytes), name="ready", daemon=True).start()
@@ -122,14 +142,16 @@ def node(
             raise typer.Exit(ExitCode.INTERRUPTED)
 
 
-def _bee_processes(storage: str, settings: Settings, *, allow_udfs: bool) -> BeeProcesses | None:
+def _bee_processes(
+    storage: str, options: StoreOptions | None, settings: Settings, *, allow_udfs: bool
+) -> BeeProcesses | None:
     """Return what gives each bee a process; None if they are threads. Nothing may have started a thread before."""
     if settings.isolation == "thread" or split_url(storage)[0] == "memory":
         return None
     from apiary_df.worker.bee_process import BeeSetup
     from apiary_df.worker.process_executor import BeeProcesses
 
-    return BeeProcesses(BeeSetup(storage=storage, options=None, settings=settings, allow_udfs=allow_udfs))
+    return BeeProcesses(BeeSetup(storage=storage, options=options, settings=settings, allow_udfs=allow_udfs))
 
 
 def _say_when_ready(worker: Node, memory_bytes: int) -> None:

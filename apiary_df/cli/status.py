@@ -109,6 +109,8 @@ def node_facts(view: NodeView) -> dict[str, Any]:
         "protocol_version": beat.protocol_version,
         "python_version": beat.python_version,
         "allow_udfs": beat.allow_udfs,
+        "allow_roots": list(beat.allow_roots),
+        "refused": dict(beat.refused),
         "started_at": beat.started_at,
     }
 
@@ -140,6 +142,8 @@ def render(storage: str, views: Sequence[NodeView]) -> RenderableType:
     if versions:
         columns["versions"] = _versions
     columns["queries"] = _queries
+    if any(fact["refused"] for fact in facts):
+        columns["refused"] = _refused
     if len(working) < len(facts):
         columns["gets no work because"] = lambda fact: str(fact["reason"])
     table = Table(box=SIMPLE)
@@ -176,6 +180,10 @@ def _versions(fact: _Facts) -> str:
         f"protocol {fact['protocol_version']}, Python {fact['python_version']}, "
         f"Python functions {'allowed' if fact['allow_udfs'] else 'refused'}"
     )
+
+
+def _refused(fact: _Facts) -> str:
+    return "\n".join(f"{number} {reason}" for reason, number in sorted(fact["refused"].items())) or "-"
 
 
 def _queries(fact: _Facts) -> str:

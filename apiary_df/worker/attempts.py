@@ -14,14 +14,24 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from apiary_df.errors import ApiaryError, InternalError, ObjectDamaged, QueryCancelled
+from apiary_df.errors import (
+    ApiaryError,
+    FunctionsRefused,
+    InternalError,
+    ObjectDamaged,
+    QueryCancelled,
+    RootsRefused,
+)
 from apiary_df.host import Event, Host
+from apiary_df.permits import check_permitted, check_writes
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys, versions
 from apiary_df.protocol.messages import CommitRecord, ErrorReport, Manifest, TaskMail, TaskMetrics
+from apiary_df.protocol.seal import FUNCTIONS, OUTSIDE
 from apiary_df.protocol.storage import create_message, read_bytes, read_message, write_message
 from apiary_df.publish import discard, for_attempt
+from apiary_df.roots import Roots
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import Work
@@ -32,6 +42,9 @@ logger = logging.getLogger("apiary_df")
 
 KNOWN_QUERIES = 64
 """Queries whose manifests and fragments a node keeps in memory; older ones are read again if asked for."""
+
+_REFUSALS: Mapping[type[ApiaryError], str] = {RootsRefused: OUTSIDE, FunctionsRefused: FUNCTIONS}
+"""Errors that say that a task was refused, and the counters of these."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,14 +65,18 @@ class Attempts:
         node_id: The node.
         options: How files that queries write are reached.
         bee_bytes: Memory of one bee.
+        roots: Where tasks may read cells and write files.
         host: The clock.
     """
 
-    def __init__(self, store: Store, node_id: str, options: StoreOptions | None, *, bee_bytes: int, host: Host) -> None:
+    def __init__(
+        self, store: Store, node_id: str, options: StoreOptions | None, *, bee_bytes: int, roots: Roots, host: Host
+    ) -> None:
         self._store = store
         self._node_id = node_id
         self._options = options
         self._bee_bytes = bee_bytes
+        self._roots = roots
         self._host = host
         self._lock = host.lock()
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -106,10 +123,12 @@ class Attempts:
         key, task = order.key, order.mail.spec
         if task.stage not in query.schemas:
             raise ObjectDamaged(f"the manifest of query {order.query_id} has no stage {task.stage}, the task's")
+        fragment = self._fragment(query, order.mail)
+        check_permitted(fragment, task, self._roots)
         return Job(
             query_id=order.query_id,
             task=task,
-            fragment=self._fragment(query, order.mail),
+            fragment=fragment,
             schema=query.schemas[task.stage],
             settings=query.manifest.settings,
             partial_key=keys.partial(key.query_id, key.stage, key.task, key.attempt),
@@ -145,7 +164,10 @@ class Attempts:
         stage = mail.spec.stage
         if stage not in query.fragments:
             plan_key = keys.plan(query.manifest.query_id, stage)
-            query.fragments[stage] = codec.decode(read_bytes(self._store, plan_key))
+            fragment = codec.decode(read_bytes(self._store, plan_key))
+            # Before it is known: what a known one writes is removed when its query is over.
+            check_writes(fragment, self._roots)
+            query.fragments[stage] = fragment
         return for_attempt(query.fragments[stage], stage, mail.spec.task, mail.attempt)
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
@@ -203,6 +225,9 @@ class Attempts:
 
     def _report(self, order: Order, error: ApiaryError, started_s: float) -> None:
         key = order.key
+        reason = _REFUSALS.get(type(error))
+        if reason is not None:
+            self._store.refusals.add(reason, key)
         report = ErrorReport(
             query_id=key.query_id,
             stage=key.stage,

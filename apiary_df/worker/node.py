@@ -28,6 +28,7 @@ from apiary_df.protocol import keys, versions
 from apiary_df.protocol.inbox import Inbox, SweepPace
 from apiary_df.protocol.messages import Heartbeat, Mail
 from apiary_df.protocol.storage import write_message
+from apiary_df.roots import Roots, roots_for_session
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.attempts import Attempts
@@ -58,6 +59,7 @@ class Node:
         cores: CPU cores that it may use, for others to see.
         executors: Makes a bee's executor, given a scratch folder, and proves that its engine keeps tasks apart; None
             runs attempts in this process.
+        roots: Where it may read cells and write files; None: as nodes that a session starts.
         host: The machine.
 
     Raises:
@@ -75,6 +77,7 @@ class Node:
         node_id: str | None = None,
         allow_udfs: bool = False,
         cores: int | None = None,
+        roots: Roots | None = None,
         executors: Callable[[Path], Executor] | None = None,
         host: Host = SYSTEM,
     ) -> None:
@@ -99,7 +102,10 @@ class Node:
         self._started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self._executors = executors
         self._desk = Desk(host, bees)
-        self._attempts = Attempts(self.store, self.node_id, options, bee_bytes=memory_bytes // bees, host=host)
+        self._roots = roots or roots_for_session(self.store.url, self._settings.allow_roots)
+        self._attempts = Attempts(
+            self.store, self.node_id, options, bee_bytes=memory_bytes // bees, roots=self._roots, host=host
+        )
         self._lock = host.lock()
         self._leaving = host.event()
         self._halted = host.event()
@@ -218,7 +224,8 @@ class Node:
             continue
 
     def _write_watch(self) -> WriteWatch:
-        return WriteWatch(self.store, self._options, self._settings.dead_after_s or 0.0, f"node {self.node_id}")
+        dead_after_s = self._settings.dead_after_s or 0.0
+        return WriteWatch(self.store, self._options, dead_after_s, f"node {self.node_id}", self._roots)
 
     def _look_at_writes(self, watch: WriteWatch) -> int:
         """Return how many writes may be those of a lost session."""
@@ -256,6 +263,7 @@ class Node:
             queries=tuple(sorted(self._desk.queries())),
             started_at=self._started_at,
             python_version=versions.python_version(),
+            allow_roots=self._roots.urls,
             refused=self.store.refusals.snapshot(),
             incarnation=self._incarnation,
         )

@@ -18,7 +18,9 @@ WAIT_S = 120
 ELSEWHERE = {
     "make demo": "tests/processes/test_cli_processes.py runs `apiary demo`, which is all that this target does",
     "make test": "it is what runs this test",
-    "apiary node --storage s3://bucket/swarm": "tests/processes/test_cli_processes.py, on a folder",
+    "apiary node --storage s3://bucket/swarm --allow-root s3://bucket/tables": (
+        "tests/processes/test_cli_processes.py, on a folder"
+    ),
     "apiary status -s s3://bucket/swarm --watch": "tests/processes/test_cli_processes.py, on a folder, once",
 }
 """Commands of the README that are not run here, and why not."""

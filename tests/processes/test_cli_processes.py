@@ -57,7 +57,7 @@ def start_node(storage: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    process = start_node(tmp_path / "swarm", "--node-id", "n1")
+    process = start_node(tmp_path / "swarm", "--node-id", "n1", "--allow-root", str(tmp_path))
     yield process
     process.kill()
     process.communicate(timeout=WAIT_S)
