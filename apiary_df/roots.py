@@ -225,5 +225,5 @@ def roots_for_session(root_url: str, setting: str | None) -> Roots:
     if setting is not None:
         return roots_of((root_url, *split_roots(setting)))
     if root_url.startswith(("file:", "memory:")):
-        return Roots.announced((*EVERYTHING, root_url))
+        return ANYWHERE
     return roots_of((root_url, *ALL_BUCKETS))

@@ -139,7 +139,8 @@ def test_nodes_of_a_session(root: str, setting: str | None, local: bool, bucket:
     roots = roots_for_session(root, setting)
     assert roots.allow(place_of_file("file:///", "data/t.parquet")) is local
     assert roots.allow(place_of_file("s3://tables/", "t.parquet")) is bucket
-    assert roots.allow(place_of_url(f"{root}/_queries/q"))
+    if root.partition("://")[0] != "memory":  # nobody can read tables there
+        assert roots.allow(place_of_url(f"{root}/tables/t"))
 
 
 @given(st.text(max_size=30), st.lists(st.sampled_from(["..", ".", "", "a", "%2e%2e", "%2f", "data", "\\"]), max_size=6))
