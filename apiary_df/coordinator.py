@@ -350,7 +350,7 @@ class QueryRun:
     def _sights(self) -> tuple[NodeSight, ...]:
         """Return the nodes that live, as this query's schedule may know them."""
         self._reading = self._view.reading()
-        return self._view.sights(functions=bool(self._query.functions))
+        return self._view.sights(functions=bool(self._query.functions), places=self._query.places)
 
     def _finish_alone(self) -> tuple[Command, ...]:
         """Do all that is left here, if it can be done here; if not, the query ends."""
@@ -385,7 +385,12 @@ class QueryRun:
         return plan_stage(stage, nodes, self._schedule.partials(), starts, options)
 
     def _send(self, command: SendTasks) -> None:
-        number = self._objects.send(command.node_id, self._view.next_mail(command.node_id), command.tasks)
+        number = self._objects.send(
+            command.node_id,
+            self._view.next_mail(command.node_id),
+            command.tasks,
+            incarnation=self._view.incarnation_of(command.node_id),
+        )
         sent = [self._key(task) for task in command.tasks]
         self._given.sent(command.node_id, number, sent)
         for key, task in zip(sent, command.tasks, strict=True):
@@ -398,7 +403,12 @@ class QueryRun:
     def _send_stop(self, command: StopTasks) -> None:
         """Spare a node work that nobody wants any more; if it cannot be told, it does the work in vain."""
         try:
-            number = self._objects.send(command.node_id, self._view.next_mail(command.node_id), stopped=command.keys)
+            number = self._objects.send(
+                command.node_id,
+                self._view.next_mail(command.node_id),
+                stopped=command.keys,
+                incarnation=self._view.incarnation_of(command.node_id),
+            )
         except StorageError as error:
             logger.warning("could not stop attempts on node %s: %s", command.node_id, error)
         else:

@@ -120,7 +120,13 @@ class QueryObjects:
         write_message(self._store, keys.manifest(self._query_id), manifest)
 
     def send(
-        self, node_id: str, first_number: int, tasks: Iterable[Dispatch] = (), stopped: Iterable[TaskKey] = ()
+        self,
+        node_id: str,
+        first_number: int,
+        tasks: Iterable[Dispatch] = (),
+        stopped: Iterable[TaskKey] = (),
+        *,
+        incarnation: str = "",
     ) -> int:
         """Send attempts to a node, or word that some are not wanted any more.
 
@@ -129,6 +135,7 @@ class QueryObjects:
             first_number: First number to try for the mail.
             tasks: Attempts to make.
             stopped: Attempts to stop.
+            incarnation: For which life of the node; others do not take it.
 
         Returns:
             The mail's number.
@@ -140,6 +147,7 @@ class QueryObjects:
             token=secrets.token_hex(8),
             query_id=self._query_id,
             sender=self._coordinator,
+            incarnation=incarnation,
             tasks=tuple(
                 TaskMail(spec=task.spec, attempt=task.attempt, slots=task.slots, epoch=task.epoch) for task in tasks
             ),

@@ -98,6 +98,7 @@ class SwarmView:
         self._own_queries: set[str] = set()
         self._ended_queries: set[str] = set()
         self._views: tuple[NodeView, ...] = ()
+        self._judged: tuple[tuple[str, ...], Collection[Place | None], list[str]] = ((), (), [])
         self._read_s = float("-inf")
         self._readings = 0
         # The probe's time of writing is the store's clock: old heartbeats are old by it, whatever this clock says.
@@ -162,19 +163,13 @@ class SwarmView:
         """
         with self._lock:
             self.refresh_if_due()
-            usable = [view for view in self._views if view.usable]
-            if functions:
-                usable = [view for view in usable if not why_no_functions(view.heartbeat)]
-            if places:
-                shut_out = _shut_out(usable, places)
-                usable = [view for view in usable if view.heartbeat.allow_roots not in shut_out]
-            return tuple(map(self._adjusted, usable))
+            return tuple(map(self._adjusted, self._fit(self._views, functions, places)))
 
     def readers_of(self, places: Collection[Place | None]) -> Runners:
         """Return the nodes that may read and write what a query does, and what there is to say of that."""
         fit = self.node_infos(places=places)
         usable = [view for view in self.nodes() if view.usable]
-        shut_out = _shut_out(usable, places)
+        shut_out = self._shut_out(usable, places)
         unfit = [view for view in usable if view.heartbeat.allow_roots in shut_out]
         if not unfit:
             return Runners(nodes=fit, note="")
@@ -217,6 +212,19 @@ class SwarmView:
         """Return the nodes that get work, but none with Python functions."""
         return [view for view in self.nodes() if view.usable and why_no_functions(view.heartbeat)]
 
+    def _shut_out(
+        self, views: Iterable[NodeView], places: Collection[Place | None]
+    ) -> dict[tuple[str, ...], list[str]]:
+        """Return the roots of nodes that do not allow all of these places, with those that they do not."""
+        found: dict[tuple[str, ...], list[str]] = {}
+        for urls in {view.heartbeat.allow_roots for view in views}:
+            if (urls, places) != self._judged[:2]:
+                # Schedules ask at every reading, of the same query for the same roots.
+                self._judged = (urls, places, outside(places, Roots.announced(urls)))
+            if missing := self._judged[2]:
+                found[urls] = missing
+        return found
+
     def _adjusted(self, view: NodeView) -> NodeInfo:
         info = view.info
         busy = self._given[info.node_id].tasks if info.node_id in self._given else 0
@@ -225,18 +233,28 @@ class SwarmView:
         busy = min(info.bees_total, busy)
         return replace(info, bees_busy=busy, idle_bees=info.bees_total - busy)
 
-    def sights(self, *, functions: bool = False) -> tuple[NodeSight, ...]:
+    def sights(self, *, functions: bool = False, places: Collection[Place | None] = ()) -> tuple[NodeSight, ...]:
         """Return what a schedule may know: all nodes that live, as of the last reading.
 
         Args:
             functions: Those that do not run this session's Python functions are no use.
+            places: Those that may not read and write there are no use.
         """
         with self._lock:
             return tuple(
-                self._sight(view, usable=view.usable and not (functions and why_no_functions(view.heartbeat)))
+                self._sight(view, usable=bool(self._fit([view], functions, places)))
                 for view in self._views
                 if view.info.state is not NodeState.DEAD
             )
+
+    def _fit(self, views: Iterable[NodeView], functions: bool, places: Collection[Place | None]) -> list[NodeView]:
+        usable = [view for view in views if view.usable]
+        if functions:
+            usable = [view for view in usable if not why_no_functions(view.heartbeat)]
+        if places:
+            shut_out = self._shut_out(usable, places)
+            usable = [view for view in usable if view.heartbeat.allow_roots not in shut_out]
+        return usable
 
     def _sight(self, view: NodeView, *, usable: bool) -> NodeSight:
         info = self._adjusted(view)
@@ -284,6 +302,12 @@ class SwarmView:
             return False
         beats = UNHEARD_BEATS if view.heartbeat.inbox_next > mail_number else UNREAD_BEATS
         return view.heartbeat.seq - doubt.seq >= beats
+
+    def incarnation_of(self, node_id: str) -> str:
+        """Return which life of a node its newest heartbeat is of; empty if there is none."""
+        with self._lock:
+            view = self._view_of(node_id)
+        return "" if view is None else view.heartbeat.incarnation
 
     def _view_of(self, node_id: str) -> NodeView | None:
         return next((view for view in self._views if view.info.node_id == node_id), None)
@@ -365,10 +389,3 @@ class GivenWork:
             elif self._view.has_forgotten(sent.node_id, self._query_id, sent.doubt, sent.mail_number):
                 found.append(key)
         return found
-
-
-def _shut_out(views: Iterable[NodeView], places: Collection[Place | None]) -> dict[tuple[str, ...], list[str]]:
-    """Return the roots that do not allow all of these places, with those that they do not; most nodes share theirs."""
-    distinct = {view.heartbeat.allow_roots for view in views}
-    found = {urls: outside(places, Roots.announced(urls)) for urls in distinct}
-    return {urls: missing for urls, missing in found.items() if missing}

@@ -57,6 +57,7 @@ def _check_in_query(message: msgspec.Struct, key: str) -> None:
         _same(key, stage=(message.stage, place.stage))
         _check_specs(message.tasks, message.query_id, key)
     if isinstance(message, CommitRecord):
+        _same(key, epoch=(message.epoch, place.attempt))
         made = keys.parse_query_key(message.partial.key)
         if (
             made is None

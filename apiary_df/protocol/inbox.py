@@ -94,16 +94,19 @@ class Inbox:
     Args:
         store: The swarm's root.
         node_id: Whose mail.
+        incarnation: Which life of the node; mail for another one is refused.
 
     Attributes:
         next_number: Number of the mail that is read next.
     """
 
-    def __init__(self, store: Store, node_id: str) -> None:
+    def __init__(self, store: Store, node_id: str, incarnation: str = "") -> None:
         self._store = store
+        self._incarnation = incarnation
         self._node_id = node_id
         self.next_number = 0
         self._tokens: dict[str, int] = {}
+        self._undeleted: set[str] = set()
 
     def poll(self) -> list[Mail]:
         """Take all mail from the next number on, until one is not there.
@@ -158,7 +161,9 @@ class Inbox:
             mail = None
         try:
             self._store.delete([key])
+            self._undeleted.discard("" if mail is None else mail.token)
         except StorageError as error:
+            self._undeleted.add("" if mail is None else mail.token)
             logger.warning("could not delete mail that was read, a sweep will: %s", error)
         if mail is None or mail.token in self._tokens:
             return []
@@ -170,13 +175,15 @@ class Inbox:
         return [mail]
 
     def _check_new(self, key: str, mail: Mail) -> None:
-        """Refuse mail that may have been read before; one that a delete left behind is no reason to count it."""
-        number = keys.number_of_mail(key) or 0
-        if number < self.next_number - REMEMBERED_NUMBERS:
-            error = refused(key, REPLAYED, f"is mail from long ago: the next one has number {self.next_number}")
-            note_refusal(self._store, error, mail.token)
-            raise error
-        if self._tokens.get(mail.token, number) != number:
-            error = refused(key, REPLAYED, "is a mail that was read under another number")
+        """Refuse mail that may have been read before; what a delete may have left behind is no reason to count it."""
+        words = ""
+        if mail.incarnation != self._incarnation:
+            words = "is mail for another life of this node"
+        elif (keys.number_of_mail(key) or 0) < self.next_number - REMEMBERED_NUMBERS:
+            words = f"is mail from long ago: the next one has number {self.next_number}"
+        elif mail.token in self._tokens and mail.token not in self._undeleted:
+            words = "is mail that was read and deleted before"
+        if words:
+            error = refused(key, REPLAYED, words)
             note_refusal(self._store, error, mail.token)
             raise error

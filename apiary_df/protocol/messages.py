@@ -205,6 +205,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
         token: Random; tells a writer whether a mail that is there is its own.
         query_id: The query that the tasks are of.
         sender: The session that sent them.
+        incarnation: For which life of the node; put back in its inbox after a restart, it is refused.
         tasks: What to do.
         stopped: What to stop doing.
     """
@@ -213,6 +214,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
     query_id: Id
     sender: Id
     tasks: tuple[TaskMail, ...]
+    incarnation: Label = ""
     stopped: tuple[StoppedTask, ...] = ()
 
 

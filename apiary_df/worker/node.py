@@ -111,7 +111,7 @@ class Node:
         self._halted = host.event()
         self._gone = host.event()
         self._sequence = 0
-        self._inbox = Inbox(self.store, self.node_id)
+        self._inbox = Inbox(self.store, self.node_id, self._incarnation)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 

@@ -395,7 +395,9 @@ class TestPlanted:
         data = manifest if isinstance(manifest, bytes) else encode(planted_manifest(**manifest))
         write_bytes(store, keys.plan("planted", 0), b"\xff\xff no plan")
         write_bytes(store, keys.manifest("planted"), data)
-        write_message(store, keys.inbox(view.info.node_id, view.heartbeat.inbox_next), planted_mail())
+        write_message(
+            store, keys.inbox(view.info.node_id, view.heartbeat.inbox_next), planted_mail(view.heartbeat.incarnation)
+        )
         key = keys.error("planted", 0, 0, 0)
         report = eventually(lambda: read_message(store, key, ErrorReport), "the node reports")
         assert report.error.code == code
@@ -427,10 +429,10 @@ def planted_manifest(stage: int = 0, schema: bytes | None = None, **changes: Any
     return Manifest(**fields)
 
 
-def planted_mail() -> Mail:
+def planted_mail(incarnation: str) -> Mail:
     spec = TaskSpec(stage=0, task=0, node_id="any", output_partitions=1)
     task = TaskMail(spec=spec, attempt=0)
-    return Mail(token=uuid.uuid4().hex, query_id="planted", sender="somebody", tasks=(task,))
+    return Mail(token=uuid.uuid4().hex, query_id="planted", sender="somebody", tasks=(task,), incarnation=incarnation)
 
 
 class TestDamagedPartial:
