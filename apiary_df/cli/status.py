@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -12,17 +13,23 @@ import typer
 from rich.box import SIMPLE
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from apiary_df.cli.exits import ending_well
 from apiary_df.cli.inputs import ConfigOption, SetOption, StorageOption, settings_from
+from apiary_df.cli.output import printable
 from apiary_df.config import format_bytes
 from apiary_df.errors import ConfigError
 
 if TYPE_CHECKING:
     from apiary_df import SessionContext
     from apiary_df.protocol.heartbeat import NodeView
+    from apiary_df.replay.running import Running
+
+SILENT_S = 30.0
+"""Silence of a query's session that is worth saying: the longest that a living one is silent by default is shorter."""
 
 WATCH_S = 1.0
 """Time between two looks of --watch: as often as a person can follow."""
@@ -32,7 +39,7 @@ _Facts = Mapping[str, Any]
 _STYLES = {"alive": "green", "suspect": "yellow", "dead": "red"}
 
 HELP = """
-Show the nodes of a swarm: state, bees, memory, caches, versions, running queries, and why a node gets no work.
+Show the nodes of a swarm: state, bees, memory, caches, versions, and why a node gets no work; and the queries that run.
 
 **Examples**
 
@@ -59,31 +66,57 @@ def status(
         from apiary_df import SessionContext
 
         with SessionContext(storage=storage, settings=settings_from(config, set_)) as ctx:
+            swarm = _Swarm(storage, ctx)
             if not watch:
-                _show_once(storage, ctx.nodes(), json_=json_)
+                swarm.show(json_=json_)
                 return
             # Ctrl-C is how one ends watching, not an interruption.
             with contextlib.suppress(KeyboardInterrupt):
-                _watch(storage, ctx, json_=json_)
+                swarm.watch(json_=json_)
 
 
-def _show_once(storage: str, views: Sequence[NodeView], *, json_: bool) -> None:
-    if json_:
-        facts = [node_facts(view) for view in views]
-        typer.echo(msgspec.json.encode({"storage": storage, "nodes": facts}).decode())
-    else:
-        Console().print(render(storage, views))
+class _Swarm:
+    """A swarm that is looked at."""
 
+    def __init__(self, storage: str, ctx: SessionContext) -> None:
+        from apiary_df.store import open_store
 
-def _watch(storage: str, ctx: SessionContext, *, json_: bool) -> None:
-    if json_:
-        while True:
-            _show_once(storage, ctx.nodes(), json_=True)
-            time.sleep(WATCH_S)
-    with Live(render(storage, ctx.nodes()), refresh_per_second=2) as live:
-        while True:
-            time.sleep(WATCH_S)
-            live.update(render(storage, ctx.nodes()))
+        self._storage = storage
+        self._ctx = ctx
+        self._store = open_store(storage)
+        # How old something is tells the store's clock; this machine's may be wrong.
+        self._store_now, self._at_s = self._store.check_writable(), time.monotonic()
+
+    def show(self, *, json_: bool) -> None:
+        """Print it as it is now."""
+        if not json_:
+            Console().print(self._rendered())
+            return
+        facts = {
+            "storage": self._storage,
+            "nodes": [node_facts(view) for view in self._ctx.nodes()],
+            "queries": self._queries(),
+        }
+        typer.echo(msgspec.json.encode(facts).decode())
+
+    def watch(self, *, json_: bool) -> None:
+        """Print it again and again."""
+        if json_:
+            while True:
+                self.show(json_=True)
+                time.sleep(WATCH_S)
+        with Live(self._rendered(), refresh_per_second=2) as live:
+            while True:
+                time.sleep(WATCH_S)
+                live.update(self._rendered())
+
+    def _rendered(self) -> RenderableType:
+        return Group(render(self._storage, self._ctx.nodes()), *render_queries(self._queries()))
+
+    def _queries(self) -> list[Running]:
+        from apiary_df.replay.running import running_queries
+
+        return running_queries(self._store, self._store_now + timedelta(seconds=time.monotonic() - self._at_s))
 
 
 def node_facts(view: NodeView) -> dict[str, Any]:
@@ -152,6 +185,25 @@ def render(storage: str, views: Sequence[NodeView]) -> RenderableType:
     for fact in facts:
         table.add_row(*(show(fact) for show in columns.values()))
     return Group(head, table)
+
+
+def render_queries(queries: Sequence[Running]) -> list[RenderableType]:
+    """Return the queries that run as text for people, a query a paragraph; nothing if none does."""
+    lines: list[RenderableType] = []
+    for query in queries:
+        facts = [f"{query.age_s:.1f} s old", f"{_count(query.committed, 'task')} committed"]
+        if query.failed:
+            facts.append(f"{_count(query.failed, 'attempt')} failed")
+        if query.coordinator:
+            facts.append(f"of {query.coordinator}")
+        line = Text.assemble((query.query_id, "bold"), f"  {', '.join(facts)}")
+        if query.silent_s >= SILENT_S:
+            line.append(f", whose last sign of life is {query.silent_s:.0f} s old", style="yellow")
+        lines.append(line)
+        if query.sql:
+            sql = printable(" ".join(query.sql.split()))
+            lines.append(Padding(Text(sql, no_wrap=True, overflow="ellipsis"), (0, 0, 0, 2), expand=False))
+    return lines
 
 
 def _name(fact: _Facts) -> str:

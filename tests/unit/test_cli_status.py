@@ -5,10 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from apiary_df.cli.status import node_facts, render
+from apiary_df.cli.status import SILENT_S, node_facts, render, render_queries
 from apiary_df.model import NodeState
 from apiary_df.protocol.heartbeat import NodeView, to_node_info
 from apiary_df.protocol.messages import Heartbeat
+from apiary_df.replay.running import Running
 
 
 def view(node_id: str, *, state: NodeState = NodeState.ALIVE, reason: str = "", **facts: object) -> NodeView:
@@ -90,3 +91,18 @@ def test_facts_for_programs_are_in_bytes_and_seconds() -> None:
 
 def test_empty_swarm_says_how_to_start_a_node() -> None:
     assert "start one with: apiary node --storage s3://b/swarm" in shown()
+
+
+def test_queries_that_run_are_told_with_their_session_and_their_text() -> None:
+    running = Running(
+        query_id="q1", coordinator="session-1", age_s=12.34, silent_s=0.2, committed=5, failed=1, sql="SELECT\n  1"
+    )
+    silent = Running(query_id="q2", coordinator="", age_s=99.0, silent_s=SILENT_S, committed=0, failed=0, sql=None)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(*render_queries([running, silent]), sep="\n")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "q1  12.3 s old, 5 tasks committed, 1 attempt failed, of session-1",
+        "  SELECT 1",
+        "q2  99.0 s old, 0 tasks committed, whose last sign of life is 30 s old",
+    ]
