@@ -209,7 +209,7 @@ class QueryRun:
             folded_stages=self._folded,
             state=self._state,
             error=self._error,
-            attempts=self._history.attempts(self._schedule, over=self._ended_s is not None),
+            attempts=self._history.attempts(self._schedule, self._started_s, over=self._ended_s is not None),
             kept=self._kept,
         )
 
@@ -394,7 +394,7 @@ class QueryRun:
         sent = [self._key(task) for task in command.tasks]
         self._given.sent(command.node_id, number, sent)
         for key, task in zip(sent, command.tasks, strict=True):
-            self._history.sent(key, task.spec.why, self._at_s())
+            self._history.sent(key, task.spec.why)
         self._wait_s = self._settings.poll_min_s
 
     def _key(self, task: Dispatch) -> TaskKey:
@@ -422,7 +422,8 @@ class QueryRun:
             key = self._key(task)
             stage = self._query.graph.stages[key.stage]
             assert stage.schema is not None
-            self._history.sent(key, task.spec.why, self._at_s(), here=True)
+            self._history.sent(key, task.spec.why, here=True)
+            begun_s = self._host.now_s()
             try:
                 with self._workbench() as (engine, bench):
                     work = run_attempt(
@@ -439,7 +440,7 @@ class QueryRun:
             except ApiaryError as error:
                 erred = TaskErred(key=key, node_id=self._view.node_id, error=error)
                 return (*commands, *self._handle(erred))
-            self._history.stored(key, work.partial, self._at_s())
+            self._history.stored(key, work.partial, self._host.now_s() - begun_s)
             commands += self._handle(TaskCommitted(key=key, partial=work.partial))
         return commands
 
@@ -470,9 +471,9 @@ class QueryRun:
     def _noted(self, event: TaskCommitted | TaskErred | RecordDamaged) -> Event:
         """Return an event, once it is noted for reports."""
         if isinstance(event, TaskCommitted):
-            self._history.committed(self._objects.commits[event.key], self._at_s())
+            self._history.committed(self._objects.commits[event.key])
         elif isinstance(event, TaskErred):
-            self._history.ended(event.key, self._at_s(), event.seconds)
+            self._history.failed(event.key, event.seconds)
         return event
 
     def _new_sights(self) -> tuple[NodeSight, ...] | None:

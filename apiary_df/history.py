@@ -20,15 +20,13 @@ from apiary_df.schedule import Outcome as AttemptOutcome
 
 @dataclass(slots=True, kw_only=True)
 class _Course:
-    """What is known of one attempt; moments in seconds from the query's start."""
+    """What is known of one attempt beyond what the schedule knows."""
 
-    why: str
-    sent_s: float
-    ended_s: float | None = None
+    why: str = ""
+    here: bool = False
     seconds: float | None = None
     partial: PartialRef | None = None
     record: CommitRecord | None = None
-    here: bool = False
 
 
 def ending_of(failure: BaseException | None) -> tuple[QueryEnd, ErrorInfo | None]:
@@ -47,7 +45,7 @@ def ending_of(failure: BaseException | None) -> tuple[QueryEnd, ErrorInfo | None
 
 
 class History:
-    """When each attempt of a query was sent and ended, and what it did; all moments in seconds from the query's start.
+    """What each attempt of a query did. Moments are in seconds from the query's start.
 
     Args:
         query_id: The query.
@@ -62,32 +60,25 @@ class History:
         self._courses: dict[TaskKey, _Course] = {}
         self._roots: list[AttemptReport] = []
 
-    def sent(self, key: TaskKey, why: str, at_s: float, *, here: bool = False) -> None:
+    def sent(self, key: TaskKey, why: str, *, here: bool = False) -> None:
         """Note that an attempt was sent, or begun in the session's own process, and why there."""
-        self._courses[key] = _Course(why=why, sent_s=at_s, here=here)
+        self._courses[key] = _Course(why=why, here=here)
 
-    def committed(self, record: CommitRecord, at_s: float) -> None:
+    def committed(self, record: CommitRecord) -> None:
         """Note that an attempt's commit record was seen."""
-        course = self._courses.setdefault(record.key, _Course(why="", sent_s=at_s))
-        course.ended_s, course.seconds = at_s, record.metrics.seconds
-        course.partial, course.record = record.partial, record
+        course = self._courses.setdefault(record.key, _Course())
+        course.seconds, course.partial, course.record = record.metrics.seconds, record.partial, record
 
-    def stored(self, key: TaskKey, partial: PartialRef, at_s: float) -> None:
-        """Note that the session has put a table into storage itself."""
+    def stored(self, key: TaskKey, partial: PartialRef, seconds: float) -> None:
+        """Note that the session has put a table into storage itself, and how long it took."""
         course = self._courses[key]
-        course.ended_s, course.seconds, course.partial = at_s, at_s - course.sent_s, partial
+        course.seconds, course.partial = seconds, partial
 
-    def ended(self, key: TaskKey, at_s: float, seconds: float | None = None) -> None:
-        """Note that an attempt is over without a commit.
-
-        Args:
-            key: The attempt.
-            at_s: When that was noticed; the first notice counts.
-            seconds: What its node measured; None if it told nothing.
-        """
+    def failed(self, key: TaskKey, seconds: float | None) -> None:
+        """Note how long an attempt took that failed, as its node measured; None if it told nothing."""
         course = self._courses.get(key)
-        if course is not None and course.ended_s is None:
-            course.ended_s, course.seconds = at_s, seconds
+        if course is not None and course.seconds is None:
+            course.seconds = seconds
 
     def root_began(self, at_s: float, why: str) -> None:
         """Note that the session began the stage that makes the result."""
@@ -133,14 +124,15 @@ class History:
         """Return the bytes of all partials, those of the session's own tables among them."""
         return sum(course.partial.length for course in self._courses.values() if course.partial is not None)
 
-    def attempts(self, schedule: Schedule, *, over: bool) -> tuple[AttemptReport, ...]:
+    def attempts(self, schedule: Schedule, started_s: float, *, over: bool) -> tuple[AttemptReport, ...]:
         """Return every attempt so far, by stage, task and number.
 
         Args:
-            schedule: Knows what became of each.
+            schedule: Knows what became of each, and when.
+            started_s: When the query started, by the clock that the schedule was told.
             over: Whether the query is over, and so every attempt of it.
         """
-        return (*self._reports(schedule, over=over), *self._roots)
+        return (*self._reports(schedule, started_s, over=over), *self._roots)
 
     def outcome(self, report: QueryReport, started_at: str) -> Outcome:
         """Return what is kept of a query that has ended.
@@ -164,44 +156,50 @@ class History:
             folded=report.folded_stages,
         )
 
-    def _reports(self, schedule: Schedule, *, over: bool) -> Iterator[AttemptReport]:
+    def _reports(self, schedule: Schedule, started_s: float, *, over: bool) -> Iterator[AttemptReport]:
         unfinished = "stopped" if over else "running"
         for spec, attempts in schedule.all_attempts():
             for number, attempt in enumerate(attempts):
                 key = TaskKey(query_id=self._query_id, stage=spec.stage, task=spec.task, attempt=number)
-                yield _report(key, spec, attempt, self._courses.get(key), unfinished)
+                running = attempt.outcome is AttemptOutcome.RUNNING
+                outcome = unfinished if running else attempt.outcome.value
+                course = self._courses.get(key, _Course())
+                yield _report(key, spec, attempt, course, outcome=outcome, started_s=started_s)
 
 
-def _report(key: TaskKey, spec: TaskSpec, attempt: Attempt, course: _Course | None, unfinished: str) -> AttemptReport:
-    report = AttemptReport(
+def _report(
+    key: TaskKey, spec: TaskSpec, attempt: Attempt, course: _Course, *, outcome: str, started_s: float
+) -> AttemptReport:
+    sent_s = max(0.0, attempt.sent_s - started_s)
+    ended_s = None if attempt.ended_s is None else max(sent_s, attempt.ended_s - started_s)
+    begun_s = None
+    if ended_s is not None and course.seconds is not None:
+        # Nodes' clocks say how long it took, never when.
+        begun_s = max(sent_s, ended_s - course.seconds)
+    metrics = None if course.record is None else course.record.metrics
+    return AttemptReport(
         stage=key.stage,
         task=key.task,
         attempt=key.attempt,
         node_id=attempt.node_id,
-        outcome=unfinished if attempt.outcome is AttemptOutcome.RUNNING else attempt.outcome.value,
+        outcome=outcome,
+        here=course.here,
         error=None if attempt.error is None else attempt.error.to_info(),
+        why=course.why,
+        sent_s=sent_s,
+        started_s=begun_s,
+        ended_s=ended_s,
+        seconds=course.seconds or 0.0,
+        queued_s=0.0 if metrics is None else metrics.queued_s,
+        rows=0 if course.partial is None else course.partial.rows,
         cells=len(spec.cells),
         input_bytes=spec.input_bytes,
-    )
-    if course is None:
-        return report
-    if course.ended_s is not None and course.seconds is not None:
-        # Nodes' clocks say how long it took, never when.
-        report = replace(report, started_s=max(course.sent_s, course.ended_s - course.seconds), seconds=course.seconds)
-    ended_s = course.ended_s
-    if ended_s is None and attempt.seconds is not None:
-        ended_s = course.sent_s + attempt.seconds
-    report = replace(report, why=course.why, here=course.here, sent_s=course.sent_s, ended_s=ended_s)
-    if course.partial is not None:
-        report = replace(report, rows=course.partial.rows, output_bytes=course.partial.length)
-    if course.record is None:
-        return report
-    metrics = course.record.metrics
-    return replace(
-        report,
-        queued_s=metrics.queued_s,
-        spills=metrics.spill_count,
-        spilled_bytes=metrics.spilled_bytes,
-        cache_hits=metrics.cache_hits,
-        requests=metrics.requests,
+        output_bytes=0 if course.partial is None else course.partial.length,
+        spills=0 if metrics is None else metrics.spill_count,
+        spilled_bytes=0 if metrics is None else metrics.spilled_bytes,
+        cache_hits=0 if metrics is None else metrics.cache_hits,
+        requests={} if metrics is None else metrics.requests,
+        epoch=attempt.epoch,
+        slots=attempt.slots,
+        speculative=attempt.speculative,
     )

@@ -28,7 +28,13 @@ LONG = (
 )
 """Some 36 million pairs: a second or so of work, long enough to lose a node in the midst of it."""
 
-QUICK = {"heartbeat_s": 0.1, "suspect_after_s": 0.6, "dead_after_s": 1.0, "timeout_s": 60.0}
+QUICK = {
+    "heartbeat_s": 0.1,
+    "suspect_after_s": 0.6,
+    "dead_after_s": 1.0,
+    "timeout_s": 120.0,
+    "node_start_timeout_s": 60.0,
+}
 """Signs of life that are frequent, so that death is noticed soon."""
 
 Start = Callable[..., tuple[LocalSwarm, SessionContext]]
@@ -193,7 +199,7 @@ def test_a_query_that_failed_in_this_process_is_reported(keeping: Open) -> None:
 def test_the_attempt_that_a_killed_node_had_is_told(
     own_swarm: Callable[..., tuple[LocalSwarm, SessionContext]],
 ) -> None:
-    swarm, ctx = own_swarm(2, keep=True, **QUICK)
+    swarm, ctx = own_swarm(2, keep=True, speculate=False, **QUICK)
     killed = swarm.node_ids[0]
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(lambda: ctx.sql(f"EXPLAIN ANALYZE {LONG}").to_pydict())

@@ -55,8 +55,8 @@ def end(store: Store, query_id: str) -> None:
 
 def test_a_query_is_as_old_as_its_manifest_by_the_stores_clock(store: Store) -> None:
     announce(store, "q1")
-    store.put(keys.commit("q1", 0, 0), b"")
-    store.put(keys.commit("q1", 0, 1), b"")
+    store.put(keys.commit("q1", 0, 0, 0), b"")
+    store.put(keys.commit("q1", 0, 1, 0), b"")
     store.put(keys.error("q1", 0, 1, 0), b"")
     now = store.head(keys.manifest("q1")).last_modified + timedelta(seconds=9)
     (query,) = running_queries(store, now)
