@@ -56,6 +56,9 @@ _SUSPECT_BEATS = 2.4
 _DEAD_BEATS = 6.0
 """Heartbeats that fit into the time to death."""
 
+_GRACE_DEATHS = 2.0
+"""Deaths that fit into the grace period at least: a query is dropped long before it is removed."""
+
 _SIZE = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 _UNITS = {
     "": 1, "b": 1,
@@ -64,6 +67,8 @@ _UNITS = {
     "g": GIB, "gib": GIB, "gb": 10**9,
     "t": TIB, "tib": TIB, "tb": 10**12,
 }  # fmt: skip
+_TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|)\s*", re.IGNORECASE)
+_TIME_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": _DAY_S}
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -110,6 +115,33 @@ def format_bytes(size_bytes: int) -> str:
         if abs(round(value, 1)) < KIB:
             return f"{value:.1f} {unit}"
     return f"{value / KIB:.1f} TiB"
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that a person meant: ``90``, ``90s``, ``10m``, ``1.5h``, ``7d``.
+
+    Raises:
+        ConfigError: It is no number with a known unit, or not above zero.
+    """
+    match = _TIME.fullmatch(text)
+    seconds = float(match[1]) * _TIME_UNITS[match[2].lower()] if match else 0.0
+    if seconds <= 0:
+        raise ConfigError(f"{text!r} is not a time above zero: write a number and a unit, such as 90s, 10m, 2h, 7d")
+    return seconds
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a time for a person, cut off after its largest whole unit: ``0.2 s``, ``45 s``, ``10 min``, ``3 h``.
+
+    >>> format_seconds(7_300)
+    '2 h'
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for size_s, unit in ((_DAY_S, "d"), (3_600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size_s or (seconds >= size_s and seconds % size_s == 0):
+            return f"{seconds // size_s:.0f} {unit}"
+    return f"{seconds // 1:.0f} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +232,7 @@ class StoreProfile:
         heartbeat_s: Seconds between a node's heartbeats.
         suspect_after_s: Seconds without a new heartbeat until a node gets no new work.
         dead_after_s: Seconds without one until its tasks go to others.
+        gc_grace_s: Seconds for which nothing of a query must have changed before others remove it.
         poll_max_s: Longest wait between two looks for a known key, in seconds.
         compression: Codec of partials.
     """
@@ -207,6 +240,7 @@ class StoreProfile:
     heartbeat_s: float
     suspect_after_s: float
     dead_after_s: float
+    gc_grace_s: float
     poll_max_s: float
     compression: Compression
 
@@ -216,16 +250,31 @@ _PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
         # A look at a folder costs 0.1 ms and nothing else, so ask often; its pages are in memory, so that
         # compressing would only cost time. A process that is starved for two seconds is rare, for five dead.
         "folder": StoreProfile(
-            heartbeat_s=0.25, suspect_after_s=2.0, dead_after_s=5.0, poll_max_s=0.008, compression="none"
+            heartbeat_s=0.25,
+            suspect_after_s=2.0,
+            dead_after_s=5.0,
+            gc_grace_s=60.0,
+            poll_max_s=0.008,
+            compression="none",
         ),
         # One process: the nodes are its own threads, which cannot die alone; as on a folder otherwise.
         "memory": StoreProfile(
-            heartbeat_s=0.25, suspect_after_s=2.0, dead_after_s=5.0, poll_max_s=0.005, compression="none"
+            heartbeat_s=0.25,
+            suspect_after_s=2.0,
+            dead_after_s=5.0,
+            gc_grace_s=60.0,
+            poll_max_s=0.005,
+            compression="none",
         ),
         # Requests cost money (a PUT $5 a million: 17,000 heartbeats a day are 9 cents) and answer in 30 ms,
         # now and then in seconds; two lost heartbeats must not condemn a node. Bytes cost more than lz4.
         "bucket": StoreProfile(
-            heartbeat_s=5.0, suspect_after_s=12.0, dead_after_s=30.0, poll_max_s=0.25, compression="lz4"
+            heartbeat_s=5.0,
+            suspect_after_s=12.0,
+            dead_after_s=30.0,
+            gc_grace_s=600.0,
+            poll_max_s=0.25,
+            compression="lz4",
         ),
     }
 )
@@ -255,8 +304,13 @@ class Settings:
         heartbeat_s: Seconds between heartbeats, 0.01 to 300. None: by the store, 0.25 on a folder, 5 on a bucket.
         suspect_after_s: Seconds without a new heartbeat until a node gets no new work, 0.05 to 1200; above
             ``heartbeat_s``. None: 2 on a folder, 12 on a bucket (two beats lost), more if the heartbeat is slower.
-        dead_after_s: Seconds without one until a node's tasks go to others, 0.1 to 3600; above
-            ``suspect_after_s``. None: 5 on a folder, 30 on a bucket.
+        dead_after_s: Seconds without one until a node's tasks go to others, and without a new lease until nodes
+            drop a session's query, 0.1 to 3600; above ``suspect_after_s``. None: 5 on a folder, 30 on a bucket.
+        gc_grace_s: Seconds for which nothing of a query must have changed before other processes remove it as a lost
+            session's, 0.1 to 30 days; never less than ``dead_after_s``. None: 60 on a folder, 600 on a bucket. A
+            session that is only paused finds its query again if it returns sooner.
+        node_gc_s: Seconds without a sign of life until other processes remove a dead node's heartbeat and mail, 0.1 to
+            30 days. An hour: until then ``apiary status`` shows that it died.
         poll_min_s: First wait between two looks for a known key, in seconds, 0.0001 to 3600. 0.001: a stage of
             trivial work takes 2 to 4 ms, and must not take longer for being looked at.
         poll_max_s: What that wait grows to, at least ``poll_min_s``, to 3600. None: 0.008 on a folder, 0.25 on a
@@ -303,6 +357,8 @@ class Settings:
     heartbeat_s: float | None = _setting(None, "seconds", 0.01, _LONGEST_WAIT_S / 12)
     suspect_after_s: float | None = _setting(None, "seconds", 0.05, _LONGEST_WAIT_S / 3)
     dead_after_s: float | None = _setting(None, "seconds", 0.1, _LONGEST_WAIT_S)
+    gc_grace_s: float | None = _setting(None, "seconds", 0.1, 30 * _DAY_S)
+    node_gc_s: float = _setting(_LONGEST_WAIT_S, "seconds", 0.1, 30 * _DAY_S)
     poll_min_s: float = _setting(0.001, "seconds", 0.0001, _LONGEST_WAIT_S)
     poll_max_s: float | None = _setting(None, "seconds", 0.0001, _LONGEST_WAIT_S)
     partial_memory_bytes: int = _setting(256 * MIB, "bytes", 0, TIB)
@@ -329,6 +385,8 @@ class Settings:
         self._check_order("heartbeat_s", "suspect_after_s")
         self._check_order("suspect_after_s", "dead_after_s")
         self._check_order("heartbeat_s", "dead_after_s")
+        self._check_order("dead_after_s", "gc_grace_s", equal=True)
+        self._check_order("dead_after_s", "node_gc_s", equal=True)
 
     def _check_order(self, lower: str, upper: str, *, equal: bool = False) -> None:
         low, high = getattr(self, lower), getattr(self, upper)
@@ -407,6 +465,7 @@ class Settings:
         dead_s = self.dead_after_s
         if dead_s is None:
             dead_s = max(base.dead_after_s, suspect_s * _DEAD_BEATS / _SUSPECT_BEATS)
+        grace_s = max(base.gc_grace_s, dead_s * _GRACE_DEATHS) if self.gc_grace_s is None else self.gc_grace_s
         poll_max_s = self.poll_max_s
         if poll_max_s is None:
             poll_max_s = max(base.poll_max_s, self.poll_min_s)
@@ -414,6 +473,7 @@ class Settings:
             heartbeat_s=heartbeat_s,
             suspect_after_s=suspect_s,
             dead_after_s=dead_s,
+            gc_grace_s=max(grace_s, dead_s),
             poll_max_s=poll_max_s,
             compression=self.compression or base.compression,
         )

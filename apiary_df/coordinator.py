@@ -20,7 +20,15 @@ from datetime import datetime, timezone
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.errors import ApiaryError, ErrorInfo, QueryCancelled, StorageError
+from apiary_df.errors import (
+    ApiaryError,
+    ErrorInfo,
+    QueryCancelled,
+    QueryLost,
+    QueryTimeout,
+    StorageError,
+    WriteUndone,
+)
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.history import History, ending_of
 from apiary_df.host import SYSTEM, Host
@@ -79,6 +87,9 @@ POLL_GROWTH = 1.5
 
 ROOT_MEMORY_BYTES = 1 << 30
 """Memory of the engine that runs root stages in the session's process; what exceeds it spills."""
+
+_PLAIN_ENDS = (QueryCancelled, QueryTimeout, WriteUndone)
+"""Errors that say themselves why a query ended, whatever has become of its objects."""
 
 OnProgress = Callable[[int, int, str], None]
 """Told how many tasks are committed, how many are known, and what goes on."""
@@ -165,6 +176,7 @@ class QueryRun:
         self._state: QueryEnd = "running"
         self._error: ErrorInfo | None = None
         self._kept = False
+        self._announced = False
         self._cancelled = host.event()
         self._wait_s = settings.poll_min_s
         self._requests_before = view.store.counts.snapshot()
@@ -234,6 +246,10 @@ class QueryRun:
             self._announce()
             yield from self._drive()
             self._end(None)
+        except ApiaryError as error:
+            cause = error if isinstance(error, _PLAIN_ENDS) else self._lost() or error
+            self._end(cause)
+            raise cause from (None if cause is error else error)
         except BaseException as error:
             self._end(error)
             raise
@@ -274,6 +290,24 @@ class QueryRun:
             settings=self._query.settings,
             timeout_s=self._settings.timeout_s,
             write=self._write,
+        )
+        self._view.leases.hold(self.query_id)
+        self._announced = True
+
+    def _lost(self) -> QueryLost | None:
+        """Return an error if others have removed the query: whatever else failed, failed because of that."""
+        if not self._announced:
+            return None
+        try:
+            if not self._view.leases.is_lost(self.query_id) and not self._objects.is_gone():
+                return None
+        except StorageError as error:
+            logger.warning("cannot find out whether query %s is still there: %s", self.query_id, error)
+            return None
+        return QueryLost(
+            f"query {self.query_id}: what it had in {self._store.url} was removed by another process, which had not "
+            "heard of this session for so long that it took it for dead; run the query again",
+            query=self.query_id,
         )
 
     def _drive(self) -> Generator[pa.RecordBatch, None, None]:
@@ -390,6 +424,7 @@ class QueryRun:
             self._view.next_mail(command.node_id),
             command.tasks,
             incarnation=self._view.incarnation_of(command.node_id),
+            remaining_s=self._remaining_s(),
         )
         sent = [self._key(task) for task in command.tasks]
         self._given.sent(command.node_id, number, sent)
@@ -456,6 +491,8 @@ class QueryRun:
         self._tell("running")
         if self._cancelled.wait(self._wait_s):
             return [Cancelled()]
+        if self._view.leases.is_lost(self.query_id) and (lost := self._lost()) is not None:
+            raise lost
         if self._overdue():
             return [self._timed_out()]
         self._given.settle(key for key, _ in self._schedule.pending())
@@ -486,6 +523,11 @@ class QueryRun:
     def _overdue(self) -> bool:
         timeout_s = self._settings.timeout_s
         return timeout_s is not None and self._at_s() > timeout_s
+
+    def _remaining_s(self) -> float | None:
+        """Return how long the query may still run; None if it has no deadline."""
+        timeout_s = self._settings.timeout_s
+        return None if timeout_s is None else max(0.0, timeout_s - self._at_s())
 
     def _timed_out(self) -> Event:
         return TimedOut(timeout_s=self._settings.timeout_s or 0.0)
@@ -564,10 +606,11 @@ class QueryRun:
 
     def _clean_up(self) -> None:
         """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
+        self._view.leases.release(self.query_id)
         keep = self._settings.keep or (self._settings.keep_failed and self._state == "failed")
         try:
             try:
-                self._objects.withdraw(keep=keep)
+                self._objects.withdraw(keep=keep, stop=bool(self._schedule.pending()) or self._state != "done")
             finally:
                 # Whatever becomes of the rest: a write that is not ended keeps saying that it is under way.
                 if self._write is not None:

@@ -32,6 +32,7 @@
         │   └── BeeOutOfMemory        a bee's process was killed for its memory (retryable)
         ├── BeeLost               a bee's process died under its task (retryable)
         ├── TaskFailed            a task raised; carries task, node and cells
+        ├── QueryLost             another process took the session for dead, and removed the query (retryable)
         ├── WriteUndone           another process took the session for dead, and took its files back (retryable)
         ├── QueryTimeout
         └── QueryCancelled
@@ -322,6 +323,13 @@ class TaskFailed(QueryError):
     """A task raised. ``details`` hold ``task``, ``node`` and ``cells``; ``cause`` is the first cause."""
 
     code = "task_failed"
+
+
+class QueryLost(QueryError):
+    """The session gave no sign of life for so long that another process removed what the query had in storage."""
+
+    code = "query_lost"
+    retryable = True
 
 
 class WriteUndone(QueryError):

@@ -114,6 +114,41 @@ def take_back_here(base: Store, own_journal: str, dead_after_s: float) -> None:
             logger.warning("cannot take back %s in %s: %s", folder, base.url, error)
 
 
+def take_back_noted(root: Store, query_id: str, options: StoreOptions | None, by: str, dead_after_s: float) -> bool:
+    """Take back a write that is noted below a root, if by the store's own clock its session is lost.
+
+    Args:
+        root: The root.
+        query_id: The query that writes.
+        options: How the place that it writes to is reached.
+        by: Who does it, for people.
+        dead_after_s: Age from which on a journal is a lost session's, in seconds.
+
+    Returns:
+        Whether the write is no more under way.
+
+    Raises:
+        ConfigError: If files cannot be written to that place.
+        StorageError: If the place cannot be reached, or something cannot be removed.
+    """
+    key = keys.write(query_id)
+    note = read_message(root, key, WriteNote)
+    if note is None:
+        return True
+    base = open_folder(note.base, options)
+    folder = staging_folder(query_id)
+    written = [meta.last_modified for meta in base.list(folder)]
+    if written:
+        now = base.check_writable()
+        journal = _journal_or_none(base, folder)
+        limit_s = max(dead_after_s, 0.0 if journal is None else journal.dead_after_s)
+        if not all(is_orphaned(moment, now, limit_s) for moment in written):
+            return False
+        take_back(base, folder, by)
+    root.delete([key])
+    return True
+
+
 def _journal_or_none(base: Store, folder: str) -> WriteJournal | None:
     key = f"{folder}/{JOURNAL}"
     return read_message(base, key, WriteJournal)

@@ -21,6 +21,7 @@ from apiary_df.protocol import keys
 from apiary_df.protocol.inbox import send
 from apiary_df.protocol.kept import Outcome, StageTasks
 from apiary_df.protocol.messages import (
+    Cancel,
     CommitRecord,
     ErrorReport,
     Lease,
@@ -127,6 +128,7 @@ class QueryObjects:
         stopped: Iterable[TaskKey] = (),
         *,
         incarnation: str = "",
+        remaining_s: float | None = None,
     ) -> int:
         """Send attempts to a node, or word that some are not wanted any more.
 
@@ -136,6 +138,7 @@ class QueryObjects:
             tasks: Attempts to make.
             stopped: Attempts to stop.
             incarnation: For which life of the node; others do not take it.
+            remaining_s: Seconds until the query's deadline; None if it has none.
 
         Returns:
             The mail's number.
@@ -152,6 +155,7 @@ class QueryObjects:
                 TaskMail(spec=task.spec, attempt=task.attempt, slots=task.slots, epoch=task.epoch) for task in tasks
             ),
             stopped=tuple(StoppedTask(stage=key.stage, task=key.task, attempt=key.attempt) for key in stopped),
+            remaining_s=remaining_s,
         )
         number = send(self._store, node_id, first_number, mail)
         self._mail[keys.inbox(node_id, number)] = mail
@@ -219,18 +223,32 @@ class QueryObjects:
             # Not the node's words: it will write its own over it, or be found to know nothing of the task.
             return None
 
-    def withdraw(self, *, keep: bool = False) -> None:
-        """Remove manifest and mail: a node that does not find the manifest stops, and cleans up after itself.
+    def is_gone(self) -> bool:
+        """Whether others have removed the query, as that of a session that was lost.
+
+        Raises:
+            StorageError: If that cannot be found out.
+        """
+        return self._store.get_or_none(keys.lease(self._query_id)) is None
+
+    def withdraw(self, *, keep: bool = False, stop: bool = False) -> None:
+        """Remove lease, manifest and mail: a node that does not find the lease stops, and cleans up after itself.
 
         Args:
             keep: Leave the manifest: the query is to be kept.
+            stop: Say first that the query is over: nodes may be working on it still.
 
         Raises:
             StorageError: If they cannot be removed.
         """
-        if not keep:
-            self._store.delete([keys.manifest(self._query_id)])
-        self._store.delete(self._unread_mail())
+        try:
+            if keep or stop:
+                cancel = Cancel(query_id=self._query_id, by=self._coordinator)
+                write_message(self._store, keys.cancel(self._query_id), cancel)
+        finally:
+            manifest = () if keep else (keys.manifest(self._query_id),)
+            self._store.delete([keys.lease(self._query_id), *manifest])
+            self._store.delete(self._unread_mail())
 
     def _was_read(self, record: CommitRecord | ErrorReport) -> None:
         """Note that the node has read, and therefore deleted, the mail that asked for an attempt."""

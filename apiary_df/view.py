@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from apiary_df.config import Settings
 from apiary_df.errors import FunctionsRefused, RootsRefused
 from apiary_df.host import SYSTEM, Host
+from apiary_df.leases import LeaseKeeper
 from apiary_df.model import NodeInfo, NodeState, TaskKey
 from apiary_df.permits import outside
 from apiary_df.plan.functions import PythonFunction, names_of
@@ -69,6 +70,9 @@ class Runners:
 class SwarmView:
     """Nodes under one storage root, as one session sees them. Thread-safe.
 
+    Attributes:
+        leases: Renews the leases of the session's queries.
+
     Args:
         store: The root.
         node_id: The session's own id.
@@ -99,6 +103,15 @@ class SwarmView:
         self._ended_queries: set[str] = set()
         self._views: tuple[NodeView, ...] = ()
         self._judged: tuple[tuple[str, ...], Collection[Place | None], list[str]] = ((), (), [])
+        # Whatever pace this session's own settings ask for, nodes judge a lease by theirs.
+        usual_s = Settings().for_store(store.kind).heartbeat_s or 1.0
+        self.leases = LeaseKeeper(
+            store,
+            node_id,
+            beat_s=min(settings.heartbeat_s or usual_s, usual_s),
+            doubt_after_s=settings.dead_after_s or 5.0,
+            host=host,
+        )
         self._read_s = float("-inf")
         self._readings = 0
         # The probe's time of writing is the store's clock: old heartbeats are old by it, whatever this clock says.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from apiary_df.cli import NODE_COMMAND, demo, key, node, replay, sql, status
+from apiary_df.cli import NODE_COMMAND, demo, gc, key, node, replay, sql, status
 from apiary_df.cli.exits import EXIT_CODES_HELP
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command(NODE_COMMAND, help=node.HELP)(node.node)
 app.command("status", help=status.HELP)(status.status)
 app.command("replay", help=replay.HELP)(replay.replay)
 app.command("key", help=key.HELP)(key.key)
+app.command("gc", help=gc.HELP)(gc.gc)
 app.command("demo", help=demo.HELP)(demo.demo)
 
 

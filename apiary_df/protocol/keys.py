@@ -10,6 +10,7 @@
     _queries/{query_id}/partial_{s}_{t}_{a}.arrow   an attempt's partial
     _queries/{query_id}/commit_{s}_{t}_{e}.json     which attempt counts
     _queries/{query_id}/error_{s}_{t}_{a}.json      how an attempt failed
+    _queries/{query_id}/cancel                      the query is over: stop working on it
     _queries/{query_id}/tasks_{s}.json              a stage's tasks (only of a query that is kept)
     _queries/{query_id}/outcome.json                how the query ended (only of a query that is kept)
     _writes/{query_id}.json                         where the files of a write under way lie
@@ -28,6 +29,7 @@ NODES = "_swarm/nodes/"
 INBOX = "_swarm/inbox/"
 QUERIES = "_queries/"
 WRITES = "_writes/"
+PROBES = "_probe/"
 
 _ID_PART = r"[a-z0-9][a-z0-9-]{0,63}"
 
@@ -38,9 +40,11 @@ _ID = re.compile(_ID_PART)
 _MAIL = re.compile(rf"_swarm/inbox/({_ID_PART})/(\d{{10,18}})\.json")
 _HEARTBEAT = re.compile(rf"_swarm/nodes/({_ID_PART})\.json")
 _WRITE = re.compile(rf"_writes/({_ID_PART})\.json")
+_QUERY_FOLDER = re.compile(rf"_queries/({_ID_PART})/.+")
 _IN_QUERY = re.compile(
     rf"_queries/(?P<query>{_ID_PART})/(?:"
     r"(?P<plain>manifest|lease|outcome)\.json"
+    r"|(?P<bare>cancel)"
     r"|(?P<plan>stage)_(?P<plan_stage>\d+)\.plan"
     r"|(?P<kept>tasks)_(?P<kept_stage>\d+)\.json"
     r"|(?P<attempt>partial|error|commit)_(?P<stage>\d+)_(?P<number>\d+)_(?P<try>\d+)\.(?:arrow|json))"
@@ -55,8 +59,8 @@ class QueryKey:
 
     Attributes:
         query_id: The query.
-        kind: ``manifest``, ``lease``, ``outcome``, ``stage`` (a fragment), ``tasks``, ``commit``, ``partial`` or
-            ``error``.
+        kind: ``manifest``, ``lease``, ``outcome``, ``cancel``, ``stage`` (a fragment), ``tasks``, ``commit``,
+            ``partial`` or ``error``.
         stage: Stage number, where the kind has one.
         task: Task number, where the kind has one.
         attempt: Attempt number, where the kind has one; of a commit record, the task's epoch.
@@ -109,6 +113,12 @@ def number_of_mail(key: str) -> int | None:
     return int(match.group(2)) if match else None
 
 
+def node_of_mail(key: str) -> str | None:
+    """Return into whose inbox a key leads; None if it is no mail's."""
+    match = _MAIL.fullmatch(key)
+    return match.group(1) if match else None
+
+
 def query_prefix(query_id: str) -> str:
     """Return the folder of a query."""
     return f"{QUERIES}{check_id(query_id, 'query id')}/"
@@ -122,6 +132,11 @@ def manifest(query_id: str) -> str:
 def lease(query_id: str) -> str:
     """Return the key of a query's lease."""
     return f"{query_prefix(query_id)}lease.json"
+
+
+def cancel(query_id: str) -> str:
+    """Return the key of what says that a query is over."""
+    return f"{query_prefix(query_id)}cancel"
 
 
 def plan(query_id: str, stage: int) -> str:
@@ -165,6 +180,12 @@ def query_of_write(key: str) -> str | None:
     return match.group(1) if match else None
 
 
+def query_of(key: str) -> str | None:
+    """Return into which query's folder a key leads, whatever the object is; None if into none."""
+    match = _QUERY_FOLDER.fullmatch(key)
+    return match.group(1) if match else None
+
+
 def parse_query_key(key: str) -> QueryKey | None:
     """Return what the key of an object of a query says; None if it is no such key."""
     match = _IN_QUERY.fullmatch(key)
@@ -173,6 +194,8 @@ def parse_query_key(key: str) -> QueryKey | None:
     part = match.groupdict()
     if part["plain"]:
         return QueryKey(query_id=part["query"], kind=part["plain"])
+    if part["bare"]:
+        return QueryKey(query_id=part["query"], kind=part["bare"])
     if part["plan"]:
         return QueryKey(query_id=part["query"], kind="stage", stage=int(part["plan_stage"]))
     if part["kept"]:

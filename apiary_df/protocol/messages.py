@@ -168,6 +168,18 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     seq: Count
 
 
+class Cancel(msgspec.Struct, frozen=True, kw_only=True):
+    """Says that a query is over, however it ended: whoever works on it stops.
+
+    Attributes:
+        query_id: The query.
+        by: Who says so.
+    """
+
+    query_id: Id
+    by: Id
+
+
 class TaskMail(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt that a node is asked to make.
 
@@ -208,6 +220,8 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
         incarnation: For which life of the node; put back in its inbox after a restart, it is refused.
         tasks: What to do.
         stopped: What to stop doing.
+        remaining_s: Seconds until the query's deadline, when this was sent; None if it has none. The node counts them
+            from when it read this.
     """
 
     token: Token
@@ -216,6 +230,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[TaskMail, ...]
     incarnation: Label = ""
     stopped: tuple[StoppedTask, ...] = ()
+    remaining_s: Seconds | None = None
 
 
 class TaskMetrics(msgspec.Struct, frozen=True, kw_only=True):

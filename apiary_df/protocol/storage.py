@@ -14,7 +14,7 @@ import xxhash
 
 from apiary_df.errors import ObjectMissing, ObjectRefused
 from apiary_df.protocol.checks import check_place
-from apiary_df.protocol.messages import Heartbeat, Lease, decode, encode
+from apiary_df.protocol.messages import Cancel, Heartbeat, Lease, decode, encode
 from apiary_df.protocol.seal import MAX_HEADER_BYTES, open_sealed, seal
 from apiary_df.store import Store
 
@@ -24,7 +24,7 @@ MAX_MESSAGE_BYTES = 64 << 20
 """Largest message that is read: a task over a hundred thousand cells has some 20 MB."""
 
 MAX_SIGN_BYTES = 4 << 20
-"""Largest heartbeat or lease: these are read all the time, so a planted one must not hold an observer up."""
+"""Largest heartbeat, lease or cancel: these are read all the time, so a planted one must not hold an observer up."""
 
 MAX_FRAGMENT_BYTES = 256 << 20
 """Largest fragment: small in-memory tables travel within."""
@@ -37,7 +37,7 @@ _Message = TypeVar("_Message", bound=msgspec.Struct)
 
 def limit_of(type_: type[msgspec.Struct]) -> int:
     """Return the largest size of a message of a type, in bytes."""
-    return MAX_SIGN_BYTES if issubclass(type_, (Heartbeat, Lease)) else MAX_MESSAGE_BYTES
+    return MAX_SIGN_BYTES if issubclass(type_, (Heartbeat, Lease, Cancel)) else MAX_MESSAGE_BYTES
 
 
 def write_message(store: Store, key: str, message: msgspec.Struct) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -80,44 +80,61 @@ class Attempts:
         self._host = host
         self._lock = host.lock()
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._running: Counter[str] = Counter()
 
-    def drop_ended(self, query_ids: Iterable[str]) -> None:
-        """Stop work on those of these queries whose manifest is gone: their coordinator has ended them.
+    def drop(self, query_id: str) -> bool:
+        """Stop work on a query, and forget it: should it be asked for again, all is found out anew.
 
-        Raises:
-            StorageError: If that cannot be found out.
+        Returns:
+            Whether anything was known of it.
         """
         with self._lock:
-            known = {query_id: self._known[query_id] for query_id in query_ids if query_id in self._known}
-        for query_id, query in known.items():
-            if not self._is_wanted(query_id):
-                query.cancelled.set()
+            known = self._known.pop(query_id, None)
+        if known is not None:
+            known.cancelled.set()
+        return known is not None
 
     def run(self, order: Order, executor: Executor) -> None:
         """Run one attempt and record its outcome. Nothing escapes: what cannot be recorded is logged."""
         started_s = self._host.now_s()
         before = self._store.counts.snapshot()
+        with self._lock:
+            self._running[order.query_id] += 1
         try:
             try:
                 query = self._query(order.query_id)
                 if query is None:
                     return
-                work = executor.run(self._job(order, query))
-                self._commit(order, work, started_s, before)
-            except QueryCancelled:
-                self._discard(order)
+                self._attempt(order, query, executor, started_s, before)
             except ApiaryError as error:
                 self._report(order, error, started_s)
-            except BaseException as error:  # defects, and panics of native code, which are no Exception
-                logger.exception("node %s: task %s raised what it should not", self._node_id, order.key)
-                self._report(order, InternalError(f"{type(error).__name__}: {error}"), started_s)
         except ApiaryError as error:
             logger.warning("node %s cannot record how task %s went: %s", self._node_id, order.key, error)
+        finally:
+            with self._lock:
+                self._running -= Counter((order.query_id,))
+
+    def _attempt(
+        self, order: Order, query: _Known, executor: Executor, started_s: float, before: Mapping[str, int]
+    ) -> None:
+        committed = False
+        try:
+            work = executor.run(self._job(order, query))
+            committed = self._commit(order, work, started_s, before)
+        except QueryCancelled:
+            logger.info("node %s: task %s was stopped", self._node_id, order.key)
+        except ApiaryError as error:
+            self._report(order, error, started_s)
+        except BaseException as error:  # defects, and panics of native code, which are no Exception
+            logger.exception("node %s: task %s raised what it should not", self._node_id, order.key)
+            self._report(order, InternalError(f"{type(error).__name__}: {error}"), started_s)
+        if not self._is_wanted(order.query_id):
+            self._discard(order, query, committed=committed)
 
     # -- what is known of queries -------------------------------------------------------------------------------------
 
     def _is_wanted(self, query_id: str) -> bool:
-        return self._store.get_or_none(keys.manifest(query_id)) is not None
+        return self._store.get_or_none(keys.lease(query_id)) is not None
 
     def _job(self, order: Order, query: _Known) -> Job:
         key, task = order.key, order.mail.spec
@@ -156,8 +173,9 @@ class Attempts:
         with self._lock:
             # Another bee may have been as quick: all must look at the same flag, or some are never told to stop.
             known = self._known.setdefault(query_id, known)
-            while len(self._known) > KNOWN_QUERIES:
-                self._known.popitem(last=False)
+            idle = [other for other in self._known if not self._running[other]]
+            for other in idle[: max(0, len(self._known) - KNOWN_QUERIES)]:
+                del self._known[other]
         return known
 
     def _fragment(self, query: _Known, mail: TaskMail) -> PlanNode:
@@ -172,7 +190,8 @@ class Attempts:
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
 
-    def _commit(self, order: Order, work: Work, started_s: float, before: Mapping[str, int]) -> None:
+    def _commit(self, order: Order, work: Work, started_s: float, before: Mapping[str, int]) -> bool:
+        """Write the commit record; returns whether this attempt is the one that counts."""
         key = order.key
         token = secrets.token_hex(8)
         after = self._store.counts.snapshot()
@@ -201,27 +220,27 @@ class Attempts:
             epoch=order.mail.epoch,
         )
         commit_key = keys.commit(key.query_id, key.stage, key.task, order.mail.epoch)
-        if not create_message(self._store, commit_key, record, token):
+        counts = create_message(self._store, commit_key, record, token)
+        if not counts:
             # Another attempt was first. Its partial counts; this one is in nobody's way, and goes with the query.
             logger.info("node %s: another attempt at task %s was committed first", self._node_id, key)
-        if not self._is_wanted(key.query_id):
-            self._discard(order)
+        return counts
 
-    def _discard(self, order: Order) -> None:
+    def _discard(self, order: Order, query: _Known, *, committed: bool) -> None:
         """Remove what an attempt wrote for a query that is over; its coordinator may have cleaned up before."""
         key = order.key
-        self._store.delete(
-            [
-                keys.partial(key.query_id, key.stage, key.task, key.attempt),
-                keys.commit(key.query_id, key.stage, key.task, order.mail.epoch),
-                keys.error(key.query_id, key.stage, key.task, key.attempt),
-            ]
-        )
-        self._store.delete_prefix(keys.query_prefix(key.query_id))
-        with self._lock:
-            known = self._known.get(key.query_id)
-        if known is not None and key.stage in known.fragments:
-            discard(self._fragment(known, order.mail), self._options, known.manifest.created_folders)
+        own = [
+            keys.partial(key.query_id, key.stage, key.task, key.attempt),
+            keys.error(key.query_id, key.stage, key.task, key.attempt),
+        ]
+        if committed:
+            own.append(keys.commit(key.query_id, key.stage, key.task, order.mail.epoch))
+        self._store.delete(own)
+        if self._store.get_or_none(keys.cancel(key.query_id)) is None:
+            # Else it is kept, or its coordinator is about to remove the rest.
+            self._store.delete_prefix(keys.query_prefix(key.query_id))
+        if key.stage in query.fragments:
+            discard(self._fragment(query, order.mail), self._options, query.manifest.created_folders)
 
     def _report(self, order: Order, error: ApiaryError, started_s: float) -> None:
         key = order.key
@@ -238,5 +257,3 @@ class Attempts:
             seconds=self._host.now_s() - started_s,
         )
         write_message(self._store, keys.error(key.query_id, key.stage, key.task, key.attempt), report)
-        if not self._is_wanted(key.query_id):
-            self._discard(order)

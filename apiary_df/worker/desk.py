@@ -24,6 +24,7 @@ class Order:
         sender: The session that wants it.
         mail: The task.
         received_s: When it came, by the node's clock.
+        deadline_s: When its query's time is up, by the node's clock; None if it has no deadline.
         slots: Slots that it takes: so many bees' shares of the node's memory are its own.
     """
 
@@ -32,6 +33,7 @@ class Order:
     mail: TaskMail
     received_s: float
     slots: int = 1
+    deadline_s: float | None = None
 
     @property
     def key(self) -> TaskKey:
@@ -100,6 +102,21 @@ class Desk:
         with self._lock:
             self._running.pop(order.key, None)
             self._wake_one()
+
+    def drop(self, query_id: str) -> int:
+        """Forget the orders of a query that wait, and return how many; those that bees work on are to be done."""
+        with self._lock:
+            dropped = [key for key in self._waiting if key.query_id == query_id]
+            for key in dropped:
+                self._turns.drop(session=self._waiting.pop(key).sender, query=query_id)
+            self._wake_one()
+        return len(dropped)
+
+    def overdue(self, now_s: float) -> set[str]:
+        """Return the queries whose time is up."""
+        with self._lock:
+            orders = (*self._running.values(), *self._waiting.values())
+            return {o.query_id for o in orders if o.deadline_s is not None and o.deadline_s <= now_s}
 
     def size(self) -> int:
         """Return how many orders are waiting or running."""

@@ -35,6 +35,7 @@ from apiary_df.worker.attempts import Attempts
 from apiary_df.worker.desk import Desk, Order
 from apiary_df.worker.engine import check_engine
 from apiary_df.worker.executor import Executor, ThreadExecutor
+from apiary_df.worker.watches import Watches
 
 logger = logging.getLogger("apiary_df")
 
@@ -110,6 +111,15 @@ class Node:
         self._leaving = host.event()
         self._halted = host.event()
         self._gone = host.event()
+        self._watches = Watches(
+            self.store,
+            self.node_id,
+            self._settings,
+            desk=self._desk,
+            attempts=self._attempts,
+            gone=self._gone,
+            host=host,
+        )
         self._sequence = 0
         self._inbox = Inbox(self.store, self.node_id, self._incarnation)
 
@@ -132,6 +142,8 @@ class Node:
             self.ready.set()
             helpers = [
                 self._host.start("heartbeat", self._heart),
+                self._host.start("leases", self._watches.watch_leases),
+                self._host.start("collector", self._watches.collect),
                 self._host.start("writes", self._watch_writes),
             ]
             bees = [
@@ -204,7 +216,6 @@ class Node:
         while not self._gone.wait(self._beat_s):
             try:
                 self._beat()
-                self._attempts.drop_ended(sorted(self._desk.queries()))
             except ApiaryError as error:
                 logger.warning("node %s cannot write its heartbeat: %s", self.node_id, error)
 
@@ -281,7 +292,14 @@ class Node:
         now_s = self._host.now_s()
         for task in mail.tasks:
             self._desk.add(
-                Order(query_id=mail.query_id, sender=mail.sender, mail=task, received_s=now_s, slots=task.slots)
+                Order(
+                    query_id=mail.query_id,
+                    sender=mail.sender,
+                    mail=task,
+                    received_s=now_s,
+                    slots=task.slots,
+                    deadline_s=None if mail.remaining_s is None else now_s + mail.remaining_s,
+                )
             )
 
     def _bee(self, executor: Executor) -> None:

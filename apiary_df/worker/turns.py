@@ -79,6 +79,13 @@ class Turns(Generic[T]):
                 passed.append(first)
         return None
 
+    def drop(self, *, session: str, query: str) -> None:
+        """Forget all that waits for a query of a session."""
+        queries = self._sessions.get(session, {})
+        self._size -= len(queries.pop(query, ()))
+        if not queries:
+            self._sessions.pop(session, None)
+
     def _serve(self, session: str, query: str) -> None:
         """Take out the first of a query; the query goes behind the session's others, the session behind all others."""
         queries = self._sessions.pop(session)

@@ -17,6 +17,7 @@ from apiary_df.plan import codec
 from apiary_df.protocol import keys
 from apiary_df.protocol.kept import Outcome, StageTasks
 from apiary_df.protocol.messages import (
+    Cancel,
     CommitRecord,
     ErrorReport,
     Heartbeat,
@@ -113,6 +114,7 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                     TaskMail(spec=reading, attempt=1, slots=2),
                 ),
                 stopped=(StoppedTask(stage=0, task=3, attempt=0),),
+                remaining_s=59.5,
             ),
         ),
         "manifest": (
@@ -138,6 +140,7 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
             ),
         ),
         "lease": (keys.lease(QUERY), Lease(query_id=QUERY, coordinator=SESSION, seq=0)),
+        "cancel": (keys.cancel(QUERY), Cancel(query_id=QUERY, by=SESSION)),
         "commit": (
             keys.commit(QUERY, 0, 0, 0),
             CommitRecord(
@@ -232,7 +235,8 @@ def key_table() -> str:
         (keys.heartbeat(NODE), "heartbeat", "the node, all the time"),
         (keys.inbox(NODE, 7), "mail number 7", "a session, once"),
         (keys.manifest(QUERY), "manifest", "the coordinator, once"),
-        (keys.lease(QUERY), "lease", "the coordinator"),
+        (keys.lease(QUERY), "lease", "the coordinator, all the time"),
+        (keys.cancel(QUERY), "says that the query is over", "the coordinator, at the end"),
         (keys.plan(QUERY, 0), "fragment of stage 0", "the coordinator, once"),
         (keys.partial(QUERY, 0, 1, 2), "partial of stage 0, task 1, attempt 2", "the attempt"),
         (
