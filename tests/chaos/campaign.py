@@ -148,7 +148,8 @@ def run_campaign(plan: Plan, folder: Path) -> Report:
         root = open_store(f"{place.url}/root", options)
         logs = folder / "logs"
         logs.mkdir()
-        supervisor = Supervisor(root, options, settings, plan.nodes, logs)
+        allowed = folder.as_uri() if plan.storage == "folder" else place.url
+        supervisor = Supervisor(root, options, settings, nodes=plan.nodes, folder=logs, allowed=allowed)
         stack.callback(supervisor.close)
         over = [False]
 

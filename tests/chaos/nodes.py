@@ -71,13 +71,15 @@ class Supervisor:
         settings: Their settings.
         nodes: How many.
         folder: Where their logs go.
+        allowed: URL below which they may read cells and write files.
     """
 
     def __init__(
-        self, store: Store, options: StoreOptions | None, settings: Settings, nodes: int, folder: Path
+        self, store: Store, options: StoreOptions | None, settings: Settings, *, nodes: int, folder: Path, allowed: str
     ) -> None:
         self._store = store
         self._command = [sys.executable, "-m", "apiary_df.cli", "node", "--storage", store.url, "--while-stdin"]
+        self._command += ["--allow-root", allowed]
         self._environ = environ_for(settings, options)
         self._folder = folder
         self.restarts = 0

@@ -26,7 +26,7 @@ PATIENT_S = 90.0
 """For what processes do in their own time: machines may be twenty times busier than they should be."""
 
 SMALL = Plan(
-    kills=5,
+    kills=4,
     sessions=2,
     gap_s=0.6,
     dead_after_s=4.0,
@@ -57,7 +57,7 @@ def root(tmp_path: Path) -> Store:
 def nodes(root: Store, tmp_path: Path) -> Iterator[Supervisor]:
     logs = tmp_path / "logs"
     logs.mkdir()
-    supervisor = Supervisor(root, None, SMALL.settings(), 2, logs)
+    supervisor = Supervisor(root, None, SMALL.settings(), nodes=2, folder=logs, allowed=tmp_path.as_uri())
     wait_until(lambda: supervisor.is_ready(0) and supervisor.is_ready(1), "both nodes ready", PATIENT_S)
     yield supervisor
     supervisor.close()

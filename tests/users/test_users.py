@@ -12,7 +12,7 @@ from .driver import Plan, jain_index, run_users
 @pytest.mark.processes
 @pytest.mark.timeout(600)
 def test_sessions_in_several_processes_all_get_their_answers(tmp_path: Path) -> None:
-    plan = Plan(sessions=8, processes=2, queries=24, greedy=4, nodes=2, scale=0.005, parts=2)
+    plan = Plan(sessions=8, processes=2, queries=24, greedy=2, nodes=2, scale=0.005, parts=2)
     report = run_users(plan, tmp_path)
     assert not report.faults, report.faults[:5]
     assert {outcome["session"] for outcome in report.outcomes} == set(range(plan.sessions))
