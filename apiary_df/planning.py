@@ -31,6 +31,7 @@ from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
 from apiary_df.plan.sinks import as_single_file, find_sink
 from apiary_df.plan.stages import StageGraph, cut
 from apiary_df.plan.tree import PlanNode
+from apiary_df.worker.engine import NODES_OWN
 
 logger = logging.getLogger("apiary_df")
 
@@ -448,7 +449,7 @@ def changed_settings(ctx: datafusion.SessionContext) -> dict[str, str]:
     return {
         name: value
         for name, value in _read_settings(ctx).items()
-        if defaults.get(name) != value and not name.startswith("datafusion.runtime.")
+        if defaults.get(name) != value and not name.startswith(NODES_OWN)
     }
 
 

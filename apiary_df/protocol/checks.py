@@ -18,6 +18,9 @@ from apiary_df.protocol.messages import CommitRecord, ErrorReport, Heartbeat, Ma
 from apiary_df.protocol.seal import MISPLACED, refused
 from apiary_df.writes import query_of_staging
 
+_MOST = 2**63 - 1
+"""Largest number that plans hold."""
+
 STAGING_FILES = (WriteJournal, WriteVerdict)
 """What lies beside the files that a statement writes, not below the root."""
 
@@ -77,6 +80,11 @@ def _check_mail(mail: Mail, key: str) -> None:
 def _check_specs(specs: Iterable[TaskSpec], query_id: str, key: str) -> None:
     """Check that tasks read partials of their own query, and spans that can be in these."""
     for spec in specs:
+        for scan in spec.scans:
+            for file in scan.files:
+                numbers = (file.size_bytes, file.last_modified_ns, file.range_start or 0, file.range_end or 0)
+                if not all(0 <= number <= _MOST for number in numbers):
+                    _misplaced(key, f"has a task read {file.path!r} in a range that no file has")
         for exchange in spec.exchanges:
             for segment in exchange.segments:
                 made = keys.parse_query_key(segment.key)
@@ -107,7 +115,7 @@ def _check_spans(key: str, head: int, footer: int, length: int, spans: list[tupl
     if not 0 <= head <= footer <= length:
         _misplaced(key, f"describes a partial of {length} bytes with a head of {head} and a footer at {footer}")
     for offset, size in spans:
-        if not (head <= offset and offset + size <= footer):
+        if not (size >= 0 and head <= offset and offset + size <= footer):
             _misplaced(key, f"describes a segment of {size} bytes at {offset}, outside of its partial's rows")
 
 

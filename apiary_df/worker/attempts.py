@@ -36,6 +36,7 @@ from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import Work
 from apiary_df.worker.desk import Order
+from apiary_df.worker.engine import NODES_OWN
 from apiary_df.worker.executor import Executor, Job
 
 logger = logging.getLogger("apiary_df")
@@ -164,6 +165,9 @@ class Attempts:
         if manifest is None:
             return None
         versions.check(manifest.protocol_version, manifest.datafusion_version, f"the coordinator of query {query_id}")
+        foreign = [name for name in manifest.settings if name.startswith(NODES_OWN)]
+        if foreign:
+            raise ObjectDamaged(f"the manifest {key!r} sets {foreign[0]!r}, which is the node's own business", key=key)
         known = _Known(manifest=manifest, cancelled=self._host.event())
         for entry in manifest.stages:
             try:

@@ -183,6 +183,7 @@ def run_attempt(
         compression=bench.compression,
         run_bytes=max(RUN_BYTES, partitions * RUN_BYTES_A_PARTITION) if bench.store.kind == "folder" else None,
         batch_rows=engine.batch_rows,
+        strong=bench.store.options.swarm_key is not None,
     )
     try:
         drain(engine, plan, fragment, writer.write, cancelled)

@@ -30,6 +30,9 @@ ENGINE_OPTIONS: Mapping[str, str] = {
 }
 """Options of every engine, over whatever a query's settings say."""
 
+NODES_OWN = "datafusion.runtime."
+"""Beginning of options that are each node's own: memory, folders, caches."""
+
 _CHECK_ROWS = 7
 
 
