@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint types unit suites fuzz simulate bench clean
+.PHONY: demo test lint types unit suites fuzz simulate chaos users bench clean
 
 # The environment is made anew when the package's dependencies change.
 $(STAMP): pyproject.toml
@@ -42,6 +42,16 @@ fuzz: $(STAMP)
 # A hundred thousand worlds in virtual time: nodes, coordinators and the store fail as each one's seed says.
 simulate: $(STAMP)
 	$(BIN)/python -m tests.simulation
+
+# Two hundred kills of nodes at work, on a folder and on an S3 service; every answer compared.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --storage folder --kills 200
+	$(BIN)/python -m tests.chaos --storage s3 --kills 200
+
+# Thirty-two sessions at a time on one swarm, and a few beside one that asks for twenty-four queries at once.
+users: $(STAMP)
+	$(BIN)/python -m tests.users --sessions 32 --queries 500
+	$(BIN)/python -m tests.users --sessions 8 --queries 128 --greedy 24
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.tpch --scale 1 --nodes 2 --json .bench/tpch.json

@@ -13,9 +13,9 @@ from typing import Any
 from apiary_df import SessionContext, Settings
 from apiary_df.store import Store, open_store
 
-from .nodes import Supervisor
+from .nodes import Supervisor, environ_for
 from .places import a_place, stray_objects
-from .sessions import Outcome, Session
+from .sessions import DoomedSession, Outcome, Session
 from .storm import Storm
 from .work import make_work
 
@@ -23,7 +23,10 @@ FORCED: Mapping[str, Any] = {"small_bytes": 0, "finish_here_bytes": 0, "min_task
 """Settings under which nothing is too small to be distributed."""
 
 SETTLED_S = 60.0
-"""After a storm, nodes are idle and the root is clean within this time."""
+"""After a storm, nodes are idle and the root is clean within this time, beside the grace period of lost queries."""
+
+GRACE_DEATHS = 4.0
+"""Grace period of what lost sessions and dead nodes leave, as a multiple of ``dead_after_s``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,7 @@ class Plan:
         storage: ``folder`` or ``s3``.
         nodes: Nodes of the swarm.
         sessions: Sessions that work at the same time.
+        doomed: Whether one more session works, in a process of its own that is killed now and then.
         kills: SIGKILLs after which it is over.
         seed: Where everything is drawn from.
         gap_s: Mean time between two blows, in seconds.
@@ -48,6 +52,7 @@ class Plan:
     storage: str = "folder"
     nodes: int = 3
     sessions: int = 3
+    doomed: bool = True
     kills: int = 200
     seed: int = 1
     gap_s: float = 2.0
@@ -65,6 +70,8 @@ class Plan:
             suspect_after_s=self.dead_after_s / 2,
             dead_after_s=self.dead_after_s,
             timeout_s=self.deadline_s,
+            gc_grace_s=self.dead_after_s * GRACE_DEATHS,
+            node_gc_s=self.dead_after_s * GRACE_DEATHS,
             **FORCED,
         )
 
@@ -102,14 +109,17 @@ class Report:
             "SIGSTOPs": sum(self.blows.get(kind, 0) for kind in ("pause", "freeze", "bury")),
             "of them longer than dead_after_s": sum(self.blows.get(kind, 0) for kind in ("freeze", "bury")),
             "SIGTERMs": self.blows.get("leave", 0),
+            "sessions killed": self.blows.get("kill session", 0),
             "restarts": self.restarts,
             "queries": len(outcomes),
             "of them writes": sum(1 for outcome in outcomes if outcome.errand == "copy"),
             "answers exact": sum(1 for outcome in outcomes if not outcome.fault),
             "distributed": sum(1 for outcome in outcomes if outcome.distributed),
             "tasks": sum(outcome.tasks for outcome in outcomes),
-            "attempts repeated": sum(outcome.repeated for outcome in outcomes),
-            "queries with a repeated attempt": sum(1 for outcome in outcomes if outcome.repeated),
+            "attempts that did not count": sum(outcome.repeated for outcome in outcomes),
+            "of them lost with their node": sum(outcome.attempts.get("lost", 0) for outcome in outcomes),
+            "speculative attempts": sum(outcome.speculative for outcome in outcomes),
+            "queries with such attempts": sum(1 for outcome in outcomes if outcome.repeated),
             "finished by the session alone": sum(1 for outcome in outcomes if outcome.folded),
             "slowest query, s": round(max((outcome.seconds for outcome in outcomes), default=0.0), 2),
             "median query, s": round(_median([outcome.seconds for outcome in outcomes]), 2),
@@ -161,6 +171,8 @@ def run_campaign(plan: Plan, folder: Path) -> Report:
             late = plan.minutes is not None and time.monotonic() - started_s > plan.minutes * 60
             return not stuck and not late and not supervisor.faults
 
+        environ = environ_for(settings, options)
+        doomed = DoomedSession(root.url, environ, work, plan.only, plan.seed) if plan.doomed else None
         storm = Storm(
             supervisor,
             seed=plan.seed,
@@ -168,18 +180,21 @@ def run_campaign(plan: Plan, folder: Path) -> Report:
             gap_s=plan.gap_s,
             dead_after_s=plan.dead_after_s,
             still_needed=still_needed,
+            doomed=doomed,
         )
         storm.calm()
         seeds = [plan.seed * 1_000 + number for number in range(plan.sessions)]
         sessions = [Session(open_session, work, seed, lambda: over[0]) for seed in seeds]
         storm.run()
         over[0] = True
+        if doomed is not None:
+            faults += [fault] if (fault := doomed.kill(restart=False)) else []
         for session in sessions:
             if not session.ended(plan.deadline_s * 1.5):
                 faults.append(f"stuck: {session.busy_with}")
         with open_session() as ctx:
             faults += unsettled(ctx, root, supervisor)
-        faults += supervisor.faults
+        faults += supervisor.faults + storm.faults
         outcomes = tuple(outcome for session in sessions for outcome in session.outcomes)
         faults += [f"{outcome.errand}: {outcome.fault}" for outcome in outcomes if outcome.fault]
         return Report(
@@ -194,11 +209,12 @@ def run_campaign(plan: Plan, folder: Path) -> Report:
 
 def unsettled(ctx: SessionContext, root: Store, supervisor: Supervisor) -> list[str]:
     """Wait until nodes are idle, the root is clean and no dead node's child runs; return what is not so in time."""
-    give_up_s = time.monotonic() + SETTLED_S
+    give_up_s = time.monotonic() + SETTLED_S + (ctx.settings.gc_grace_s or 0.0)
     while True:
         supervisor.tend()
+        names = [node.name for node in supervisor.nodes if node is not None]
         busy = [f"{view.info.node_id} is busy" for view in ctx.nodes() if view.usable and view.info.bees_busy]
-        strays = [f"left in the root: {key}" for key in stray_objects(root)]
+        strays = [f"left in the root: {key}" for key in stray_objects(root, names)]
         haunted = ["children of dead nodes still run"] if supervisor.haunted else []
         wrong = busy + strays + haunted
         if not wrong or time.monotonic() > give_up_s:

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
 
+from apiary_df.protocol import keys
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 
@@ -98,9 +99,15 @@ def _in_bucket(options: StoreOptions) -> tuple[Store, StoreOptions]:
     return open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", options), options
 
 
-def stray_objects(root: Store) -> list[str]:
-    """Return what lies below a root and is no heartbeat: objects of queries, mail, temporary files."""
-    strays = [meta.key for meta in root.list("") if not meta.key.startswith("_swarm/nodes/")]
+def stray_objects(root: Store, nodes: Collection[str] = ()) -> list[str]:
+    """Return what lies below a root and should not: objects of queries, mail, temporary files, heartbeats of the dead.
+
+    Args:
+        root: The root.
+        nodes: Names of the nodes that may have heartbeats.
+    """
+    alive = {keys.heartbeat(name) for name in nodes}
+    strays = [meta.key for meta in root.list("") if meta.key not in alive]
     folder = root.local_path("x")
     if folder is not None and folder.parent.is_dir():
         known = {meta.key for meta in root.list("")}

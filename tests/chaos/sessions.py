@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 from apiary_df import SessionContext
 from apiary_df.errors import ApiaryError
 
 from .work import Errand, Work
+
+DOOMED = Path(__file__).with_name("doomed.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +32,8 @@ class Outcome:
         seconds: What it took.
         distributed: Whether nodes had a part in it.
         tasks: Tasks that count.
-        repeated: Attempts before those that count.
+        attempts: Attempts at all tasks, by what became of them.
+        speculative: Attempts that were sent while another at the same task still ran.
         folded: Stages that the session ran itself since too few nodes were left.
     """
 
@@ -34,8 +42,14 @@ class Outcome:
     seconds: float
     distributed: bool = False
     tasks: int = 0
-    repeated: int = 0
+    attempts: Mapping[str, int] = field(default_factory=dict)
+    speculative: int = 0
     folded: int = 0
+
+    @property
+    def repeated(self) -> int:
+        """Attempts that did not count."""
+        return sum(count for outcome, count in self.attempts.items() if outcome != "committed")
 
 
 class Session:
@@ -102,6 +116,50 @@ def do(ctx: SessionContext, errand: Errand) -> Outcome:
         seconds=seconds,
         distributed=report.distributed,
         tasks=report.tasks,
-        repeated=sum(task.attempt for task in report.task_reports),
+        attempts=dict(Counter(attempt.outcome for attempt in report.attempts)),
+        speculative=sum(1 for attempt in report.attempts if attempt.speculative),
         folded=len(report.folded_stages),
     )
+
+
+class DoomedSession:
+    """A session in a process of its own that is killed while it asks, and begun anew. Not thread-safe.
+
+    Args:
+        storage: URL of the swarm's root.
+        environ: Environment of the process: its settings, and how storage is reached.
+        work: The tables.
+        only: Numbers of the queries that it asks; none means all.
+        seed: Where their order is drawn from.
+    """
+
+    def __init__(self, storage: str, environ: Mapping[str, str], work: Work, only: Collection[int], seed: int) -> None:
+        self.kills = 0
+        self._environ = environ
+        self._plan = {"storage": storage, "tables": dict(work.tables), "only": sorted(only), "seed": seed}
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        plan = json.dumps({**self._plan, "seed": f"{self._plan['seed']}-{self.kills}"})
+        return subprocess.Popen(
+            [sys.executable, str(DOOMED), plan], env=dict(self._environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def wait_until_it_asks(self) -> str:
+        """Wait until it is about to ask its first query; return what is wrong, if it ended instead."""
+        assert self._process.stdout is not None
+        return "" if self._process.stdout.readline() else f"a session ended by itself: {self._words()}"
+
+    def kill(self, *, restart: bool = True) -> str:
+        """Kill it wherever it is; return what is wrong, if it had ended by itself."""
+        ended = self._process.poll()
+        self._process.kill()
+        words = self._words()
+        if restart:
+            self.kills += 1
+            self._process = self._start()
+        return "" if ended is None else f"a session ended by itself with {ended}: {words}"
+
+    def _words(self) -> str:
+        _, words = self._process.communicate()
+        return words.decode(errors="replace")[-2_000:]

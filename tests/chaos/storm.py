@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from .nodes import Supervisor
+from .sessions import DoomedSession
 
-BLOWS: dict[str, int] = {"kill": 12, "pause": 3, "freeze": 3, "bury": 2, "leave": 3, "kill all": 1}
+BLOWS: dict[str, int] = {"kill": 12, "pause": 3, "freeze": 3, "bury": 2, "leave": 3, "kill all": 1, "kill session": 3}
 """Kind of blow to how often it comes, relatively.
 
 - ``kill``: SIGKILL.
@@ -23,6 +24,7 @@ BLOWS: dict[str, int] = {"kill": 12, "pause": 3, "freeze": 3, "bury": 2, "leave"
 - ``bury``: SIGSTOP for some time, then SIGKILL.
 - ``leave``: SIGTERM.
 - ``kill all``: SIGKILL to every node at once.
+- ``kill session``: SIGKILL to a session that asks, in place of a node.
 """
 
 LOOK_S = 0.05
@@ -43,6 +45,8 @@ class Storm:
         gap_s: Mean time between two blows, in seconds.
         dead_after_s: Time after which a silent node is dead to others.
         still_needed: Asked between two blows; the storm ends when it says no.
+        doomed: The session that is killed now and then; None is no such session.
+        faults: What was not as it should be.
         blows: What happened, by kind.
     """
 
@@ -52,7 +56,9 @@ class Storm:
     gap_s: float
     dead_after_s: float
     still_needed: Callable[[], bool] = lambda: True
+    doomed: DoomedSession | None = None
     blows: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
     _resumes: list[tuple[float, int, str]] = field(default_factory=list)
 
     def run(self) -> None:
@@ -79,7 +85,12 @@ class Storm:
 
     def _strike(self, kind: str, place: int, random: Random) -> None:
         supervisor = self.supervisor
-        if kind == "kill all":
+        if kind == "kill session":
+            if self.doomed is not None:
+                fault = self.doomed.kill()
+                self.faults += [fault] if fault else []
+                self._count(kind, True)
+        elif kind == "kill all":
             hit = [supervisor.kill(number) for number in range(len(supervisor.nodes))]
             self._count(kind, any(hit), sum(hit))
         elif kind == "kill":

@@ -28,6 +28,7 @@ PATIENT_S = 90.0
 SMALL = Plan(
     kills=4,
     sessions=2,
+    doomed=False,
     gap_s=0.6,
     dead_after_s=4.0,
     scale=0.005,
@@ -85,6 +86,7 @@ def test_a_session_whose_nodes_are_all_killed_for_good_gives_the_right_rows_alon
     query = threading.Thread(target=lambda: outcomes.append(do(session, q13).fault), daemon=True)
     query.start()
     wait_until(lambda: root.list("_swarm/inbox/"), "mail for the nodes", PATIENT_S)
+    killed = [node.name for node in nodes.nodes if node is not None]
     nodes.kill(0)
     nodes.kill(1)
     query.join(PATIENT_S)
@@ -93,7 +95,7 @@ def test_a_session_whose_nodes_are_all_killed_for_good_gives_the_right_rows_alon
     assert report is not None
     assert report.distributed
     assert report.folded_stages, "it was the session that did the work"
-    assert stray_objects(root) == []
+    assert stray_objects(root, killed) == []
 
 
 def test_a_node_that_ends_by_itself_and_an_answer_that_differs_are_faults(

@@ -102,7 +102,7 @@ class Report:
             "its queries": len(self.greedy_outcomes),
             "answers exact": sum(1 for outcome in every if not outcome["fault"]),
             "distributed": sum(1 for outcome in every if outcome["distributed"]),
-            "attempts repeated": sum(outcome["repeated"] for outcome in every),
+            "attempts that did not count": sum(outcome["repeated"] for outcome in every),
             "seconds": round(self.seconds, 1),
             "mean query, s": round(mean, 2),
             "fastest session's mean, s": round(means[0], 2),

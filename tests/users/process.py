@@ -92,7 +92,7 @@ class Lane:
                 "query": query,
                 "seconds": time.monotonic() - started_s,
                 "fault": fault,
-                "repeated": 0 if report is None else sum(task.attempt for task in report.task_reports),
+                "repeated": 0 if report is None else sum(1 for a in report.attempts if a.outcome != "committed"),
                 "distributed": report is not None and report.distributed,
             }
         )
