@@ -17,6 +17,9 @@ from apiary_df.report import AttemptReport, QueryEnd, QueryReport
 from apiary_df.schedule import Attempt, Schedule
 from apiary_df.schedule import Outcome as AttemptOutcome
 
+MOST_KEPT = 50_000
+"""Attempts that are kept of a query: an outcome of so many has some 40 MB, and is a single message."""
+
 
 @dataclass(slots=True, kw_only=True)
 class _Course:
@@ -141,6 +144,7 @@ class History:
             report: What it did.
             started_at: When it started, for people.
         """
+        attempts = _that_fit(report.attempts)
         return Outcome(
             query_id=self._query_id,
             coordinator=self._coordinator,
@@ -152,8 +156,9 @@ class History:
             seconds=report.elapsed_s,
             rows=report.rows,
             root=self._root,
-            attempts=report.attempts,
+            attempts=attempts,
             folded=report.folded_stages,
+            omitted=len(report.attempts) - len(attempts),
         )
 
     def _reports(self, schedule: Schedule, started_s: float, *, over: bool) -> Iterator[AttemptReport]:
@@ -165,6 +170,14 @@ class History:
                 outcome = unfinished if running else attempt.outcome.value
                 course = self._courses.get(key, _Course())
                 yield _report(key, spec, attempt, course, outcome=outcome, started_s=started_s)
+
+
+def _that_fit(attempts: tuple[AttemptReport, ...]) -> tuple[AttemptReport, ...]:
+    """Return as many attempts as are kept: all, or those that went wrong first, and then the slowest."""
+    if len(attempts) <= MOST_KEPT:
+        return attempts
+    worth = sorted(attempts, key=lambda attempt: (attempt.outcome == "committed", -attempt.seconds))
+    return tuple(sorted(worth[:MOST_KEPT], key=lambda attempt: (attempt.stage, attempt.task, attempt.attempt)))
 
 
 def _report(

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import TypeVar
 
 import datafusion
+import msgspec
 
 from apiary_df.errors import ApiaryError, InternalError, ObjectDamaged, ObjectRefused
 from apiary_df.model import TaskKey, TaskSpec
@@ -44,6 +45,10 @@ LIST_ABOVE_IN_FOLDER = 32
 """The same in a folder, where a look that finds nothing takes ten microseconds."""
 
 _Record = TypeVar("_Record", CommitRecord, ErrorReport)
+
+
+KEPT_TASKS_BYTES = 8 << 20
+"""Tasks of a query that is kept lie in objects of about so much: far below what a message may have."""
 
 
 class QueryObjects:
@@ -287,8 +292,9 @@ class QueryObjects:
         if root is not None:
             write_bytes(self._store, keys.plan(self._query_id, root.stage), codec.encode(root.fragment))
         for stage, specs in tasks.items():
-            message = StageTasks(query_id=self._query_id, stage=stage, tasks=tuple(specs))
-            write_message(self._store, keys.tasks(self._query_id, stage), message)
+            for some in _in_parts(specs):
+                message = StageTasks(query_id=self._query_id, stage=stage, tasks=some)
+                write_message(self._store, keys.tasks(self._query_id, stage, some[0].task), message)
         write_message(self._store, keys.outcome(self._query_id), outcome)
 
     def remove(self) -> None:
@@ -298,3 +304,18 @@ class QueryObjects:
             StorageError: If it cannot be removed.
         """
         self._store.delete_prefix(keys.query_prefix(self._query_id))
+
+
+def _in_parts(specs: Sequence[TaskSpec]) -> Iterator[tuple[TaskSpec, ...]]:
+    """Yield tasks in parts that are small enough for a message each, however many segments they read."""
+    part: list[TaskSpec] = []
+    size_bytes = 0
+    for spec in specs:
+        spec_bytes = len(msgspec.json.encode(spec))
+        if part and size_bytes + spec_bytes > KEPT_TASKS_BYTES:
+            yield tuple(part)
+            part, size_bytes = [], 0
+        part.append(spec)
+        size_bytes += spec_bytes
+    if part:
+        yield tuple(part)

@@ -150,6 +150,7 @@ def _facts(trace: Trace) -> dict[str, Any]:
         "rows": trace.rows,
         "root": trace.root,
         "folded": trace.folded,
+        "omitted": trace.omitted,
         "unreadable": trace.unreadable,
         "attempts": trace.attempts,
     }

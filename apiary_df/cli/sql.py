@@ -84,7 +84,10 @@ def sql(
 
         with SessionContext(storage=storage, nodes=nodes, settings=settings) as ctx:
             register_tables(ctx, table)
-            report = _run(ctx, texts, chosen, output, max_rows)
+            try:
+                report = _run(ctx, texts, chosen, output, max_rows)
+            finally:
+                _tell_kept(ctx)
         if stats:
             typer.echo(_summary(report), err=True)
 
@@ -109,6 +112,13 @@ def _run(
         with open_output(output) as sink:
             write_result(chosen, schema, result, sink, seekable=output is not None, rows=max_rows)
     return ctx.last_query
+
+
+def _tell_kept(ctx: SessionContext) -> None:
+    """Say where the newest query is, if it was kept, however it ended."""
+    report = ctx.last_query
+    if report is not None and report.kept:
+        typer.echo(f"apiary: the query is kept: apiary replay {ctx.storage} {report.query_id}", err=True)
 
 
 def _read_statements(statements: list[str]) -> list[str]:

@@ -162,6 +162,8 @@ def _counts(trace: Trace) -> str:
     ]
     if trace.rows is not None:
         facts.append(f"{_count(trace.rows, 'row')} handed over")
+    if trace.omitted:
+        facts.append(f"{trace.omitted:,} more attempts were committed, and not kept")
     if trace.folded:
         facts.append(f"stages {', '.join(map(str, trace.folded))} ran in the session")
     facts.append(f"{trace.found.objects} objects of {format_bytes(trace.found.size_bytes)} are left")

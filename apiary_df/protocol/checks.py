@@ -57,7 +57,8 @@ def _check_in_query(message: msgspec.Struct, key: str) -> None:
     if isinstance(message, CommitRecord):
         _same(key, epoch=(message.epoch, place.attempt))
     if isinstance(message, StageTasks):
-        _same(key, stage=(message.stage, place.stage))
+        first = message.tasks[0].task if message.tasks else place.task
+        _same(key, stage=(message.stage, place.stage), task=(first, place.task))
         _check_specs(message.tasks, message.query_id, key)
     if isinstance(message, CommitRecord):
         _same(key, epoch=(message.epoch, place.attempt))

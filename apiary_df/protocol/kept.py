@@ -29,7 +29,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         rows: Rows that were handed over.
         root: Number of the stage that ran in the session, with the result.
         folded: Stages that ran in the session with the result.
-        attempts: Every attempt at every task.
+        attempts: The attempts at all tasks, by stage, task and number.
+        omitted: Attempts that are left out, committed ones, since there were too many for a message.
     """
 
     query_id: Id
@@ -44,16 +45,17 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     root: Count
     attempts: tuple[AttemptReport, ...]
     folded: tuple[Count, ...] = ()
+    omitted: Count = 0
     kept: bool = True
 
 
 class StageTasks(msgspec.Struct, frozen=True, kw_only=True):
-    """The tasks of a stage, as they were sent last.
+    """Tasks of a stage, as they were sent last.
 
     Attributes:
         query_id: The query.
         stage: The stage.
-        tasks: What each reads, in order of their numbers.
+        tasks: What each reads; their numbers follow each other.
     """
 
     query_id: Id

@@ -11,7 +11,7 @@
     _queries/{query_id}/commit_{s}_{t}_{e}.json     which attempt counts
     _queries/{query_id}/error_{s}_{t}_{a}.json      how an attempt failed
     _queries/{query_id}/cancel                      the query is over: stop working on it
-    _queries/{query_id}/tasks_{s}.json              a stage's tasks (only of a query that is kept)
+    _queries/{query_id}/tasks_{s}_{t}.json          a stage's tasks from number t on (only of a query that is kept)
     _queries/{query_id}/outcome.json                how the query ended (only of a query that is kept)
     _writes/{query_id}.json                         where the files of a write under way lie
 
@@ -46,7 +46,7 @@ _IN_QUERY = re.compile(
     r"(?P<plain>manifest|lease|outcome)\.json"
     r"|(?P<bare>cancel)"
     r"|(?P<plan>stage)_(?P<plan_stage>\d+)\.plan"
-    r"|(?P<kept>tasks)_(?P<kept_stage>\d+)\.json"
+    r"|(?P<kept>tasks)_(?P<kept_stage>\d+)_(?P<kept_first>\d+)\.json"
     r"|(?P<attempt>partial|error|commit)_(?P<stage>\d+)_(?P<number>\d+)_(?P<try>\d+)\.(?:arrow|json))"
 )
 _NUMBER_DIGITS = 10
@@ -159,9 +159,9 @@ def error(query_id: str, stage: int, task: int, attempt: int) -> str:
     return f"{query_prefix(query_id)}error_{stage}_{task}_{attempt}.json"
 
 
-def tasks(query_id: str, stage: int) -> str:
-    """Return the key of a stage's tasks, as they lie there when the query is kept."""
-    return f"{query_prefix(query_id)}tasks_{stage}.json"
+def tasks(query_id: str, stage: int, first: int) -> str:
+    """Return the key of a stage's tasks from a number on, as they lie there when the query is kept."""
+    return f"{query_prefix(query_id)}tasks_{stage}_{first}.json"
 
 
 def outcome(query_id: str) -> str:
@@ -199,7 +199,8 @@ def parse_query_key(key: str) -> QueryKey | None:
     if part["plan"]:
         return QueryKey(query_id=part["query"], kind="stage", stage=int(part["plan_stage"]))
     if part["kept"]:
-        return QueryKey(query_id=part["query"], kind="tasks", stage=int(part["kept_stage"]))
+        stage, first = int(part["kept_stage"]), int(part["kept_first"])
+        return QueryKey(query_id=part["query"], kind="tasks", stage=stage, task=first)
     parsed = QueryKey(
         query_id=part["query"],
         kind=part["attempt"],

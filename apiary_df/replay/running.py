@@ -17,6 +17,10 @@ MOST_READ = 100
 """Running queries whose manifests are read; of a swarm with more, the oldest are shown."""
 
 
+_ENDED = {"outcome", "cancel"}
+"""Kinds of objects that say that a query is over."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """A query without an end.
@@ -56,7 +60,7 @@ def running_queries(store: Store, now: datetime) -> list[Running]:
         parsed = keys.parse_query_key(meta.key)
         if parsed is not None:
             by_query.setdefault(parsed.query_id, {}).setdefault(parsed.kind, []).append(meta)
-    open_ids = [query_id for query_id in sorted(by_query) if "outcome" not in by_query[query_id]][:MOST_READ]
+    open_ids = [query_id for query_id in sorted(by_query) if not by_query[query_id].keys() & _ENDED][:MOST_READ]
     if not open_ids:
         return []
     reader = Reader(store)

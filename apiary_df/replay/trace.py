@@ -80,6 +80,7 @@ class Trace:
         objects: Keys of all that lies in its folder.
         waiting: Tasks whose mail no node has taken; of a query without an outcome.
         unreadable: What could not be read, and why.
+        omitted: Committed attempts that the outcome leaves out, since there were very many.
     """
 
     found: Found
@@ -93,6 +94,7 @@ class Trace:
     objects: tuple[str, ...] = ()
     waiting: tuple[TaskSpec, ...] = ()
     unreadable: tuple[str, ...] = ()
+    omitted: int = 0
 
     @property
     def query_id(self) -> str:
@@ -197,6 +199,7 @@ def read_trace(store: Store, query_id: str) -> Trace:
             root=outcome.root,
             folded=outcome.folded,
             manifest=manifest,
+            omitted=outcome.omitted,
         )
     return replace(trace, objects=tuple(meta.key for meta in metas), unreadable=tuple(reader.unreadable))
 
@@ -209,7 +212,8 @@ def read_task(store: Store, trace: Trace, stage: int, task: int) -> tuple[TaskSp
         StorageError: If the store cannot be read.
         ObjectDamaged: If what tells it is damaged.
     """
-    kept = read_message(store, keys.tasks(trace.query_id, stage), StageTasks)
+    parts = [known.task for known in _known(trace, "tasks", stage) if known.task is not None and known.task <= task]
+    kept = read_message(store, keys.tasks(trace.query_id, stage, max(parts)), StageTasks) if parts else None
     specs = trace.waiting if kept is None else kept.tasks
     spec = next((spec for spec in specs if (spec.stage, spec.task) == (stage, task)), None)
     known = sorted({(attempt.stage, attempt.task) for attempt in trace.attempts})
@@ -218,15 +222,17 @@ def read_task(store: Store, trace: Trace, stage: int, task: int) -> tuple[TaskSp
         raise ConfigError(
             f"query {trace.query_id} has no task {stage}.{task}; it has {names or 'none'}", query=trace.query_id
         )
-    commits = [key for key in trace.objects if _is_commit_of(key, stage, task)]
-    if not commits:
+    # Where the number of an attempt is in other keys, those of commit records have the task's epoch.
+    epochs = [known.attempt or 0 for known in _known(trace, "commit", stage) if known.task == task]
+    if not epochs:
         return spec, None
-    return spec, read_message(store, commits[-1], CommitRecord)
+    return spec, read_message(store, keys.commit(trace.query_id, stage, task, max(epochs)), CommitRecord)
 
 
-def _is_commit_of(key: str, stage: int, task: int) -> bool:
-    known = keys.parse_query_key(key)
-    return known is not None and (known.kind, known.stage, known.task) == ("commit", stage, task)
+def _known(trace: Trace, kind: str, stage: int) -> list[QueryKey]:
+    """Return what the keys of a stage's objects of one kind say."""
+    parsed = (keys.parse_query_key(key) for key in trace.objects)
+    return [known for known in parsed if known is not None and (known.kind, known.stage) == (kind, stage)]
 
 
 def _outcome(reader: Reader, query_id: str, metas: Iterable[ObjectMeta]) -> Outcome | None:

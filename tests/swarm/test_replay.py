@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import datafusion
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from apiary_df import LocalSwarm, SessionContext, Settings
-from apiary_df.errors import ConfigError, ExecutionFailed, TaskFailed
+from apiary_df.errors import ConfigError, ExecutionFailed, FunctionsRefused, TaskFailed
 from apiary_df.protocol import keys
 from apiary_df.replay.again import prepared, run
 from apiary_df.replay.trace import UNENDED, find_queries, read_trace
@@ -107,6 +108,18 @@ class TestOfAQueryThatSucceeded:
             assert sum(again.rows) == attempt.rows
             assert sum(batch.num_rows for batch in again.first) == min(5, attempt.rows)
 
+    def test_python_functions_run_again_only_if_they_are_allowed_to(self, keeping: Open) -> None:
+        ctx = keeping(keep=True)
+        ctx.register_udf(datafusion.udf(lambda flags: flags, [pa.string_view()], pa.string_view(), "stable", "same"))
+        ctx.sql("SELECT same(l_returnflag) AS f, count(*) AS n FROM lineitem GROUP BY f").collect()
+        assert ctx.last_query is not None
+        store = open_store(str(ctx.storage))
+        trace = read_trace(store, ctx.last_query.query_id)
+        with pytest.raises(FunctionsRefused), prepared(store, Settings(), trace, 0, 0):
+            pass
+        with prepared(store, Settings(), trace, 0, 0, allow_udfs=True) as ready:
+            assert run(ready, 1).equal
+
     def test_nothing_is_kept_of_it_if_only_failures_are_to_be(self, keeping: Open) -> None:
         ctx = keeping(keep_failed=True)
         ctx.sql(GROUPS).collect()
@@ -156,7 +169,7 @@ def test_of_a_query_without_an_outcome_its_objects_tell(keeping: Open) -> None:
     report = ctx.last_query
     assert report is not None
     store = open_store(str(ctx.storage))
-    store.delete([keys.outcome(report.query_id), *(keys.tasks(report.query_id, s) for s in range(report.stages))])
+    store.delete([keys.outcome(report.query_id), *(keys.tasks(report.query_id, s, 0) for s in range(report.stages))])
     trace = read_trace(store, report.query_id)
     assert (trace.found.state, trace.found.sql) == (UNENDED, GROUPS)
     assert [(a.stage, a.task, a.attempt, a.node_id, a.outcome, a.rows) for a in trace.attempts] == [

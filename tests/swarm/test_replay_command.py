@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,9 +29,10 @@ CASTS = "SELECT g, sum(CAST(text AS INT)) AS s FROM t GROUP BY g"
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A root with two queries in it, and their ids."""
+    """A root with two queries in it, their ids, and the table that they read."""
 
     root: str
+    table: str
     done: str
     failed: str
 
@@ -51,7 +53,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
         done = ctx.last_query.query_id
         with pytest.raises(TaskFailed):
             ctx.sql(CASTS).collect()
-        yield Left(root, done, ctx.last_query.query_id)
+        yield Left(root, str(folder), done, ctx.last_query.query_id)
 
 
 def replay(*arguments: str, fails: int = 0) -> str:
@@ -137,6 +139,17 @@ def test_the_debugger_has_the_task_before_it_runs(left: Left, then: str, code: i
 def test_nonsense_ends_with_a_message_and_code_2(left: Left, arguments: tuple[str, ...], words: str) -> None:
     named = [argument.format(done=left.done) for argument in arguments]
     assert words in " ".join(replay(left.root, *named, fails=2).split())
+
+
+def test_the_command_that_ran_a_query_says_how_to_replay_it(left: Left) -> None:
+    forced = [flag for name, value in FORCED.items() for flag in ("--set", f"{name}={value}")]
+    flags = ["sql", "-s", left.root, "-t", f"t={left.table}", "--set", "keep_failed=yes", *forced]
+    result = CliRunner().invoke(app, [*flags, CASTS])
+    assert result.exit_code == 1
+    told = re.search(r"apiary: the query is kept: apiary replay (\S+) (\S+)\n", result.stderr)
+    assert told is not None
+    assert "hive" in replay(told[1], told[2])
+    assert "is kept" not in CliRunner().invoke(app, [*flags, GROUPS]).stderr
 
 
 def test_a_root_without_queries_says_so(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_keys_of_a_query_are_parsed_as_they_were_made(query_id: str, stage: int,
         keys.manifest(query_id): QueryKey(query_id=query_id, kind="manifest"),
         keys.lease(query_id): QueryKey(query_id=query_id, kind="lease"),
         keys.outcome(query_id): QueryKey(query_id=query_id, kind="outcome"),
-        keys.tasks(query_id, stage): QueryKey(query_id=query_id, kind="tasks", stage=stage),
+        keys.tasks(query_id, stage, task): QueryKey(query_id=query_id, kind="tasks", stage=stage, task=task),
         keys.plan(query_id, stage): QueryKey(query_id=query_id, kind="stage", stage=stage),
         keys.commit(query_id, stage, task, attempt): QueryKey(
             query_id=query_id, kind="commit", stage=stage, task=task, attempt=attempt

@@ -162,7 +162,7 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                 ),
             ),
         ),
-        "tasks": (keys.tasks(QUERY, 1), StageTasks(query_id=QUERY, stage=1, tasks=(reading,))),
+        "tasks": (keys.tasks(QUERY, 1, 2), StageTasks(query_id=QUERY, stage=1, tasks=(reading,))),
         "outcome": (
             keys.outcome(QUERY),
             Outcome(
@@ -245,8 +245,12 @@ def key_table() -> str:
             "the first attempt that is done, once",
         ),
         (keys.error(QUERY, 0, 1, 2), "error report of an attempt", "the attempt"),
-        (keys.tasks(QUERY, 1), "tasks of stage 1, of a query that is kept", "the coordinator, at the end"),
-        (keys.outcome(QUERY), "how a query ended that is kept", "the coordinator, last"),
+        (
+            keys.tasks(QUERY, 1, 2),
+            "tasks of stage 1 from number 2 on, of a query that is kept",
+            "the coordinator, at the end",
+        ),
+        (keys.outcome(QUERY), "how a kept query ended", "the coordinator, last"),
         (keys.write(QUERY), "note that the query writes files", "the coordinator, once"),
     ]
     lines = ["| key | what | written by |", "| --- | --- | --- |"]
