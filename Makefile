@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint types unit suites fuzz simulate chaos users bench clean
+.PHONY: demo test lint types unit suites fuzz decoders simulate chaos users bench clean
 
 # The environment is made anew when the package's dependencies change.
 $(STAMP): pyproject.toml
@@ -52,6 +52,10 @@ chaos: $(STAMP)
 users: $(STAMP)
 	$(BIN)/python -m tests.users --sessions 32 --queries 500
 	$(BIN)/python -m tests.users --sessions 8 --queries 128 --greedy 24
+
+# Hostile bytes for everything that is decoded out of storage.
+decoders: $(STAMP)
+	$(BIN)/python -m tests.decoders --minutes 10
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.tpch --scale 1 --nodes 2 --json .bench/tpch.json

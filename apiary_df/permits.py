@@ -44,7 +44,7 @@ def check_permitted(fragment: PlanNode, task: TaskSpec, roots: Roots) -> None:
     for leaf, scan in enumerate(scans):
         if leaf not in files:
             continue
-        store_url = codec.scan_conf(scan).object_store_url
+        store_url = codec.text(codec.scan_conf(scan).object_store_url)
         for file in files[leaf]:
             if not roots.allow_here(place_of_file(store_url, file.path)):
                 raise refusal([f"{store_url} {file.path!r}"], f"task {task.stage}.{task.task} reads", roots)
@@ -62,7 +62,7 @@ def check_writes(fragment: PlanNode, roots: Roots) -> None:
         if node.kind in SINKS:
             url = target_of(node).url
             place = place_of_url(url)
-            store = place_of_file(codec.fields_of(node).sink.config.object_store_url, "")
+            store = place_of_file(codec.text(codec.fields_of(node).sink.config.object_store_url), "")
             if place is None or store is None or not store.holds(place) or not roots.allow_here(place):
                 raise refusal([url], "the fragment writes", roots)
         elif node.kind in OPAQUE:

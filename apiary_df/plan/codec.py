@@ -150,6 +150,17 @@ def parse(message: str, data: bytes) -> Any:
         raise PlanError(f"cannot decode {len(data)} bytes as {message}: {error}") from error
 
 
+def text(value: Any) -> str:
+    """Return a text field's value.
+
+    Raises:
+        PlanError: If its bytes are no UTF-8, in which case protobuf hands out the bytes.
+    """
+    if not isinstance(value, str):
+        raise PlanError(f"cannot decode the plan: a text in it is no UTF-8: {value!r:.100}")
+    return value
+
+
 def fields_of(node: PlanNode) -> Any:
     """Return a node's operator message, for reading."""
     return parse(node.kind, node.body)

@@ -54,10 +54,10 @@ def target_of(sink: PlanNode) -> SinkTarget:
     config = codec.fields_of(sink).sink.config
     if len(config.table_paths) != 1:
         raise PlanError(f"a {sink.kind} of {len(config.table_paths)} paths cannot be run: it must have one")
-    (url,) = config.table_paths
+    url = codec.text(config.table_paths[0])
     # A partitioned write makes folders, whatever its path looks like.
     single = not config.table_partition_cols and _is_file(url, config.file_output_mode)
-    return SinkTarget(url=url, extension=config.file_extension, single_file=single)
+    return SinkTarget(url=url, extension=codec.text(config.file_extension), single_file=single)
 
 
 def _is_file(url: str, mode: int) -> bool:

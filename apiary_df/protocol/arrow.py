@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import ipc
 
-from apiary_df.errors import PlanError
+from apiary_df.errors import ObjectDamaged, PlanError
 
 GROUP_ROWS = 8_192
 """Rows of a batch where nothing else is said: DataFusion's own batch size."""
@@ -388,3 +388,19 @@ def _concat(group: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
         return [pa.concat_batches(group)]
     except pa.ArrowNotImplementedError:
         return group  # a type that cannot be concatenated is as right in small batches
+
+
+def read_schema(data: bytes, key: str) -> pa.Schema:
+    """Return the schema in an Arrow IPC schema message.
+
+    Args:
+        data: The message.
+        key: Where it lay, for the error.
+
+    Raises:
+        ObjectDamaged: If it is none.
+    """
+    try:
+        return ipc.read_schema(pa.py_buffer(data))
+    except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+        raise ObjectDamaged(f"{key!r} holds no Arrow schema where one is expected: {error}", key=key) from error

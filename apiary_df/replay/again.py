@@ -18,7 +18,7 @@ from apiary_df.plan import codec
 from apiary_df.plan.sinks import find_sink
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
-from apiary_df.protocol.arrow import conform
+from apiary_df.protocol.arrow import conform, read_schema
 from apiary_df.protocol.messages import CommitRecord
 from apiary_df.protocol.storage import read_bytes
 from apiary_df.protocol.versions import datafusion_version
@@ -128,7 +128,7 @@ def prepared(
         )
     fragment = _fragment(store, trace, stage)
     entry = next((entry for entry in manifest.stages if entry.stage == stage), None)
-    schema = None if entry is None else pa.ipc.read_schema(pa.py_buffer(entry.schema))
+    schema = None if entry is None else read_schema(entry.schema, keys.manifest(trace.query_id))
     bench = workbench(store, settings, manifest.settings, options, memory_bytes=memory_bytes, allow_udfs=allow_udfs)
     with bench as (engine, place):
         plan = prepare_plan(spec, fragment, engine, place)

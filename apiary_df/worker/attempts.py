@@ -27,6 +27,7 @@ from apiary_df.permits import check_permitted, check_writes
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys, versions
+from apiary_df.protocol.arrow import read_schema
 from apiary_df.protocol.messages import CommitRecord, ErrorReport, Manifest, TaskMail, TaskMetrics
 from apiary_df.protocol.seal import FUNCTIONS, OUTSIDE
 from apiary_df.protocol.storage import create_message, read_bytes, read_message, write_message
@@ -170,10 +171,7 @@ class Attempts:
             raise ObjectDamaged(f"the manifest {key!r} sets {foreign[0]!r}, which is the node's own business", key=key)
         known = _Known(manifest=manifest, cancelled=self._host.event())
         for entry in manifest.stages:
-            try:
-                known.schemas[entry.stage] = pa.ipc.read_schema(pa.py_buffer(entry.schema))
-            except (pa.ArrowException, OSError) as error:
-                raise ObjectDamaged(f"the manifest {key!r} has no schema of stage {entry.stage}: {error}") from error
+            known.schemas[entry.stage] = read_schema(entry.schema, key)
         with self._lock:
             # Another bee may have been as quick: all must look at the same flag, or some are never told to stop.
             known = self._known.setdefault(query_id, known)

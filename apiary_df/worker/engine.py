@@ -80,7 +80,10 @@ class Engine:
         encoded = codec.encode(plan)
         try:
             return ExecutionPlan.from_bytes(self.ctx, encoded)
-        except Exception as error:
+        except BaseException as error:
+            # Of bytes that are no plan, some make DataFusion's decoder panic, and a panic is no Exception.
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
             self._check_functions(plan)
             raise PlanError(f"DataFusion cannot decode the fragment: {error}") from error
 

@@ -1,0 +1,1 @@
+"""Hostile bytes for everything that is decoded out of storage."""
