@@ -247,9 +247,11 @@ class QueryRun:
             yield from self._drive()
             self._end(None)
         except ApiaryError as error:
-            cause = error if isinstance(error, _PLAIN_ENDS) else self._lost() or error
-            self._end(cause)
-            raise cause from (None if cause is error else error)
+            lost = None if isinstance(error, _PLAIN_ENDS) else self._lost()
+            self._end(lost or error)
+            if lost is None:
+                raise
+            raise lost from error
         except BaseException as error:
             self._end(error)
             raise
