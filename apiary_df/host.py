@@ -13,6 +13,13 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 
+class Flag(Protocol):
+    """What can be asked whether it is raised."""
+
+    def is_set(self) -> bool:
+        """Whether the flag is raised."""
+
+
 class Event(Protocol):
     """A flag that can be waited for, as :class:`threading.Event`."""
 

@@ -38,7 +38,7 @@ from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import Work
 from apiary_df.worker.desk import Order
 from apiary_df.worker.engine import NODES_OWN
-from apiary_df.worker.executor import Executor, Job
+from apiary_df.worker.executor import AnyOf, Executor, Job
 
 logger = logging.getLogger("apiary_df")
 
@@ -98,6 +98,8 @@ class Attempts:
 
     def run(self, order: Order, executor: Executor) -> None:
         """Run one attempt and record its outcome. Nothing escapes: what cannot be recorded is logged."""
+        if order.stopped is not None and order.stopped.is_set():
+            return
         started_s = self._host.now_s()
         before = self._store.counts.snapshot()
         with self._lock:
@@ -152,7 +154,7 @@ class Attempts:
             settings=query.manifest.settings,
             partial_key=keys.partial(key.query_id, key.stage, key.task, key.attempt),
             memory_bytes=self._bee_bytes * order.slots,
-            cancelled=query.cancelled,
+            cancelled=query.cancelled if order.stopped is None else AnyOf(query.cancelled, order.stopped),
         )
 
     def _query(self, query_id: str) -> _Known | None:

@@ -27,7 +27,7 @@ from apiary_df.errors import (
     QueryCancelled,
     ResourcesExhausted,
 )
-from apiary_df.host import Event
+from apiary_df.host import Flag
 from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec, WrittenFile
 from apiary_df.objects import register_object_store_for
 from apiary_df.plan import codec
@@ -148,7 +148,7 @@ def run_attempt(
     partial_key: str,
     engine: Engine,
     bench: Bench,
-    cancelled: Event,
+    cancelled: Flag,
 ) -> Work:
     """Run one attempt and put its partial into storage.
 
@@ -205,7 +205,7 @@ def drain(
     plan: ExecutionPlan,
     fragment: PlanNode,
     write: Callable[[int, pa.RecordBatch], None],
-    cancelled: Event,
+    cancelled: Flag,
 ) -> None:
     """Execute all partitions at once and hand every batch on, one at a time.
 

@@ -25,6 +25,7 @@ class Order:
         mail: The task.
         received_s: When it came, by the node's clock.
         deadline_s: When its query's time is up, by the node's clock; None if it has no deadline.
+        stopped: Raised when nobody wants this attempt any more, whatever becomes of its query; None if that cannot be.
         slots: Slots that it takes: so many bees' shares of the node's memory are its own.
     """
 
@@ -34,6 +35,7 @@ class Order:
     received_s: float
     slots: int = 1
     deadline_s: float | None = None
+    stopped: Event | None = None
 
     @property
     def key(self) -> TaskKey:
@@ -111,6 +113,13 @@ class Desk:
                 self._turns.drop(session=self._waiting.pop(key).sender, query=query_id)
             self._wake_one()
         return len(dropped)
+
+    def stop(self, key: TaskKey) -> None:
+        """Let an attempt be given up, if it waits or runs here. A bee takes it in its turn, and is done at once."""
+        with self._lock:
+            order = self._running.get(key) or self._waiting.get(key)
+        if order is not None and order.stopped is not None:
+            order.stopped.set()
 
     def overdue(self, now_s: float) -> set[str]:
         """Return the queries whose time is up."""

@@ -14,7 +14,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.host import Event
+from apiary_df.host import Flag
 from apiary_df.model import TaskSpec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.store import Store
@@ -24,6 +24,21 @@ from apiary_df.worker.engine import Engine
 
 ENGINE_SHARE = 0.75
 """Share of a bee's memory that its engine's pool may hold; the rest is for what the pool does not count."""
+
+
+class AnyOf:
+    """A flag that is raised when any of others is.
+
+    Args:
+        flags: The others.
+    """
+
+    def __init__(self, *flags: Flag) -> None:
+        self._flags = flags
+
+    def is_set(self) -> bool:
+        """Whether any of them is raised."""
+        return any(flag.is_set() for flag in self._flags)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +53,7 @@ class Job:
         settings: DataFusion options of the query.
         partial_key: Where its partial goes.
         memory_bytes: Memory that it may use.
-        cancelled: Set when the query is over.
+        cancelled: Raised when the query is over, or the attempt is not wanted any more.
     """
 
     query_id: str
@@ -48,7 +63,7 @@ class Job:
     settings: Mapping[str, str]
     partial_key: str
     memory_bytes: int
-    cancelled: Event
+    cancelled: Flag
 
 
 class Executor(Protocol):

@@ -24,6 +24,7 @@ from apiary_df.config import Settings
 from apiary_df.errors import ApiaryError, ConfigError, StorageError
 from apiary_df.host import SYSTEM, Host
 from apiary_df.lost_writes import WriteWatch
+from apiary_df.model import TaskKey
 from apiary_df.protocol import keys, versions
 from apiary_df.protocol.inbox import Inbox, SweepPace
 from apiary_df.protocol.messages import Heartbeat, Mail
@@ -299,7 +300,12 @@ class Node:
                     received_s=now_s,
                     slots=task.slots,
                     deadline_s=None if mail.remaining_s is None else now_s + mail.remaining_s,
+                    stopped=self._host.event(),
                 )
+            )
+        for stopped in mail.stopped:
+            self._desk.stop(
+                TaskKey(query_id=mail.query_id, stage=stopped.stage, task=stopped.task, attempt=stopped.attempt)
             )
 
     def _bee(self, executor: Executor) -> None:

@@ -148,6 +148,25 @@ def test_a_task_that_fails_by_its_environment_is_tried_on_the_other_node(opened:
     assert len({attempt.node_id for attempt in report.attempts if (attempt.stage, attempt.task) == (0, 1)}) == 2
 
 
+def test_a_task_that_hangs_is_done_by_the_other_node(opened: Opened) -> None:
+    let_go = threading.Event()
+
+    def hang(_process: str, _key: str) -> None:
+        let_go.wait(60)
+
+    ctx = opened(
+        Fault(what="act", request="put", key="*/partial_0_1_0.arrow", act=hang),
+        speculate_after_s=0.1,
+        speculate_factor=1.0,
+    )
+    try:
+        assert grouped(ctx) == RESULT
+    finally:
+        let_go.set()
+    assert attempts(ctx)[0, 1] == ["superseded", "committed"]
+    check_nothing_left(str(ctx.storage))
+
+
 def test_an_error_of_the_data_is_not_tried_again(opened: Opened) -> None:
     ctx = opened()
     with pytest.raises(TaskFailed, match="Divide by zero") as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import replace
 
 from apiary_df.host import SYSTEM
 from apiary_df.model import TaskSpec
@@ -48,6 +49,19 @@ def test_queries_are_those_that_wait_or_run() -> None:
     desk.add(order(0, query="q2"))
     assert desk.next() is not None
     assert desk.queries() == {"q1", "q2"}
+
+
+def test_an_attempt_that_waits_or_runs_can_be_given_up_and_no_other_is_touched() -> None:
+    desk = Desk(SYSTEM, 1)
+    orders = [replace(order(task), stopped=SYSTEM.event()) for task in range(3)]
+    for each in orders:
+        desk.add(each)
+    running = desk.next()
+    assert running is not None
+    desk.stop(running.key)
+    desk.stop(orders[2].key)
+    desk.stop(order(7).key)
+    assert [each.stopped is not None and each.stopped.is_set() for each in orders] == [True, False, True]
 
 
 def test_more_slots_than_there_are_means_all_of_them() -> None:
