@@ -270,7 +270,7 @@ class _Bar:
         yield Segment(" " * (width - end))
 
     def _column(self, moment_s: float, width: int) -> int:
-        return max(0, min(width, round(moment_s / self._span_s * width)))
+        return round(max(0.0, min(1.0, moment_s / self._span_s)) * width)
 
 
 class _Axis:

@@ -163,6 +163,18 @@ class TestOfAQueryThatFailed:
         wait_until(lambda: not store.list(left), "the query gone")
 
 
+def test_of_a_query_that_was_closed_early_it_is_told_what_it_did(keeping: Open) -> None:
+    ctx = keeping(keep=True)
+    stream = ctx.sql("SELECT l_orderkey, l_comment FROM lineitem").execute_stream()
+    first = next(stream).to_pyarrow()
+    stream.close()
+    assert ctx.last_query is not None
+    trace = read_trace(open_store(str(ctx.storage)), ctx.last_query.query_id)
+    assert (trace.found.state, trace.found.error, trace.rows) == ("cancelled", None, first.num_rows)
+    assert trace.attempts[-1].outcome == "stopped"
+    assert not [key for key in trace.objects if keys.number_of_mail(key) is not None]
+
+
 def test_of_a_query_without_an_outcome_its_objects_tell(keeping: Open) -> None:
     ctx = keeping(keep=True)
     ctx.sql(GROUPS).collect()

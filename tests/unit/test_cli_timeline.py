@@ -6,13 +6,15 @@ import io
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from apiary_df.cli.timeline import MOST_SHOWN, render_found, render_task, render_trace
-from apiary_df.errors import NoAliveNodes, StorageTransient, TaskFailed
+from apiary_df.errors import ErrorInfo, NoAliveNodes, StorageTransient, TaskFailed
 from apiary_df.model import ExchangeInput, ScanFile, ScanInput, Segment, SegmentRef, TaskSpec
 from apiary_df.replay.trace import UNENDED, Found, Trace
-from apiary_df.report import AttemptReport
+from apiary_df.report import OUTCOMES, AttemptReport
 
 FAILED = StorageTransient("read 'a': 503 Slow Down").to_info()
 
@@ -137,6 +139,42 @@ def test_what_storage_holds_cannot_move_the_terminals_cursor() -> None:
     assert "\x07" not in text
     assert "\\x1b[2J" in text
     assert "[red]x" in text
+
+
+NUMBERS = st.integers(-(2**63), 2**63)
+SECONDS = st.floats(allow_nan=False, allow_infinity=False)
+MOMENTS = st.none() | SECONDS
+TEXT = st.text(max_size=30)
+ATTEMPTS = st.builds(
+    AttemptReport,
+    stage=NUMBERS,
+    task=NUMBERS,
+    attempt=NUMBERS,
+    node_id=TEXT,
+    outcome=st.sampled_from([*OUTCOMES, "running", "waiting"]) | TEXT,
+    here=st.booleans(),
+    error=st.none() | st.builds(ErrorInfo, code=TEXT, message=TEXT),
+    why=TEXT,
+    sent_s=MOMENTS,
+    started_s=MOMENTS,
+    ended_s=MOMENTS,
+    seconds=SECONDS,
+    queued_s=SECONDS,
+    rows=NUMBERS,
+    input_bytes=NUMBERS,
+    output_bytes=NUMBERS,
+    epoch=NUMBERS,
+    slots=NUMBERS,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ATTEMPTS, max_size=5), MOMENTS, st.integers(20, 200))
+def test_whatever_an_outcome_holds_can_be_printed(
+    attempts: list[AttemptReport], seconds: float | None, width: int
+) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render_trace(trace(*attempts, seconds=seconds)))
 
 
 def test_a_task_tells_what_it_reads() -> None:
