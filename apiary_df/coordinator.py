@@ -33,6 +33,7 @@ from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.history import History, ending_of
 from apiary_df.host import SYSTEM, Host
 from apiary_df.model import NodeInfo, NodeState, TaskKey, TaskSpec
+from apiary_df.patience import Patience
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.functions import PythonFunction
 from apiary_df.plan.sinks import find_sink, target_of
@@ -149,7 +150,8 @@ class QueryRun:
         self._view = view
         self._store = view.store
         self._host = host
-        self._objects = QueryObjects(self.query_id, view.store, view.node_id)
+        patience = Patience(settings.dead_after_s or 0.0, host.now_s)
+        self._objects = QueryObjects(self.query_id, view.store, view.node_id, patience)
         self._settings = settings
         self._footers = footers
         self._on_progress = on_progress
@@ -374,6 +376,8 @@ class QueryRun:
         seen = self._handle(NodesSeen(nodes=self._sights()))
         if not self._schedule.wants(command.stage):
             return seen
+        # Who has just ended a task is idle, and must not be passed over for it.
+        self._given.settle(key for key, _ in self._schedule.pending())
         nodes = self._nodes()
         if not any(node.bees_total and node.state is NodeState.ALIVE for node in nodes):
             if not self._schedule.is_alone() or self._schedule.pending():
@@ -610,22 +614,22 @@ class QueryRun:
         """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
         self._view.leases.release(self.query_id)
         keep = self._settings.keep or (self._settings.keep_failed and self._state == "failed")
+        stop = bool(self._schedule.pending()) or self._state != "done"
+        self._try("withdraw", functools.partial(self._objects.withdraw, keep=keep, stop=stop))
+        if self._write is not None:
+            # Whatever becomes of the rest: a write that is not ended keeps saying that it is under way.
+            self._try("end the write of", self._write.end)
+        if keep:
+            self._try("keep", self._keep)
+        else:
+            self._try("remove", self._objects.remove)
+
+    def _try(self, doing: str, act: Callable[[], None]) -> None:
+        """Do a part of cleaning up. If that fails, the query's answer or error stands, and nodes collect the rest."""
         try:
-            try:
-                self._objects.withdraw(keep=keep, stop=bool(self._schedule.pending()) or self._state != "done")
-            finally:
-                # Whatever becomes of the rest: a write that is not ended keeps saying that it is under way.
-                if self._write is not None:
-                    self._write.end()
-            if keep:
-                self._keep()
-            else:
-                self._objects.remove()
+            act()
         except StorageError as error:
-            undone = "keep" if keep else "remove"
-            logger.warning("could not %s query %s in %s: %s", undone, self.query_id, self._store.url, error)
-            if self._schedule.state is QueryState.DONE:
-                raise
+            logger.warning("could not %s query %s in %s: %s", doing, self.query_id, self._store.url, error)
 
     def _keep(self) -> None:
         """Leave the query's objects, and beside them how it ended."""

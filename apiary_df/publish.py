@@ -106,7 +106,14 @@ class Write:
         """
         self._created = _first_missing(self._base)
         # The journal first: where it cannot be written, nothing has begun, and there is nothing for nodes to watch.
-        self._put_journal()
+        try:
+            self._put_journal()
+        except ApiaryError:
+            # It may be there all the same, if it was only the reply that got lost.
+            with suppress(ApiaryError):
+                self._base.delete_prefix(self._folder)
+            _remove_empty(self._base, (), self._created)
+            raise
         self._begun = True
         if self._root is not None:
             note = WriteNote(query_id=self.query_id, coordinator=self._coordinator, base=self._base_url)

@@ -14,8 +14,9 @@ from typing import TypeVar
 import datafusion
 import msgspec
 
-from apiary_df.errors import ApiaryError, InternalError, ObjectDamaged, ObjectRefused
+from apiary_df.errors import ApiaryError, InternalError, ObjectDamaged, ObjectRefused, StorageTransient
 from apiary_df.model import TaskKey, TaskSpec
+from apiary_df.patience import Patience
 from apiary_df.plan import codec
 from apiary_df.plan.stages import Stage
 from apiary_df.protocol import keys
@@ -58,12 +59,14 @@ class QueryObjects:
         query_id: The query.
         store: The root.
         coordinator: Id of the session that runs it.
+        patience: How long looks for outcomes may fail; not at all if None.
 
     Attributes:
         commits: The commit records that were read.
     """
 
-    def __init__(self, query_id: str, store: Store, coordinator: str) -> None:
+    def __init__(self, query_id: str, store: Store, coordinator: str, patience: Patience | None = None) -> None:
+        self._patience = patience or Patience(0.0, lambda: 0.0)
         self._query_id = query_id
         self._store = store
         self._coordinator = coordinator
@@ -173,18 +176,33 @@ class QueryObjects:
             tasks: The tasks that are sent and not committed.
 
         Raises:
-            StorageError: If the store cannot be read.
+            StorageError: If the store cannot be read, for longer than patience lasts if it may pass.
         """
-        listed: set[str] | None = None
-        if len(tasks) > (LIST_ABOVE_IN_FOLDER if self._store.kind == "folder" else LIST_ABOVE):
-            listed = {meta.key for meta in self._store.list(keys.query_prefix(self._query_id))}
+        failure: StorageTransient | None = None
+        try:
+            listed: set[str] | None = None
+            if len(tasks) > (LIST_ABOVE_IN_FOLDER if self._store.kind == "folder" else LIST_ABOVE):
+                listed = {meta.key for meta in self._store.list(keys.query_prefix(self._query_id))}
+        except StorageTransient as error:
+            self._patience.bear(error)
+            return
         for task in tasks:
-            if (committed := self._commit_of(task, listed)) is not None:
-                yield committed
-                continue
-            for attempt, node_id in task.running:
-                if (erred := self._error_of(self._key(task, attempt), node_id, listed)) is not None:
-                    yield erred
+            try:
+                yield from self._outcomes(task, listed)
+            except StorageTransient as error:
+                failure = error
+        if failure is None:
+            self._patience.worked()
+        else:
+            self._patience.bear(failure)
+
+    def _outcomes(self, task: OpenTask, listed: set[str] | None) -> Iterator[TaskCommitted | TaskErred | RecordDamaged]:
+        if (committed := self._commit_of(task, listed)) is not None:
+            yield committed
+            return
+        for attempt, node_id in task.running:
+            if (erred := self._error_of(self._key(task, attempt), node_id, listed)) is not None:
+                yield erred
 
     def _key(self, task: OpenTask, attempt: int) -> TaskKey:
         return TaskKey(query_id=self._query_id, stage=task.stage, task=task.task, attempt=attempt)

@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from apiary_df.config import Settings
-from apiary_df.errors import FunctionsRefused, RootsRefused
+from apiary_df.errors import FunctionsRefused, RootsRefused, StorageTransient
 from apiary_df.host import SYSTEM, Host
 from apiary_df.leases import LeaseKeeper
 from apiary_df.model import NodeInfo, NodeState, TaskKey
+from apiary_df.patience import Patience
 from apiary_df.permits import outside
 from apiary_df.plan.functions import PythonFunction, names_of
 from apiary_df.planner.board import some
@@ -114,6 +115,7 @@ class SwarmView:
         )
         self._read_s = float("-inf")
         self._readings = 0
+        self._patience = Patience(settings.dead_after_s or 0.0, host.now_s)
         # The probe's time of writing is the store's clock: old heartbeats are old by it, whatever this clock says.
         self._observer = NodeObserver(
             suspect_after_s=settings.suspect_after_s or 2.0,
@@ -149,11 +151,24 @@ class SwarmView:
         }
 
     def refresh_if_due(self) -> bool:
-        """Read all heartbeats if the last reading is older than a heartbeat; return whether it was."""
+        """Read all heartbeats if the last reading is older than a heartbeat; return whether they were read.
+
+        Raises:
+            StorageTransient: If they could not be read for as long as it takes to hold a node for dead.
+            StorageError: If the store refused.
+        """
         with self._lock:
             if self._host.now_s() - self._read_s < (self._settings.heartbeat_s or 1.0):
                 return False
-            self.refresh()
+            try:
+                self.refresh()
+            except StorageTransient as error:
+                # What was read last goes on to hold for a while; the next one who asks tries again.
+                if not self._readings:
+                    raise
+                self._patience.bear(error)
+                return False
+            self._patience.worked()
             return True
 
     def reading(self) -> int:

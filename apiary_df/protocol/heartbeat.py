@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from apiary_df.errors import ObjectDamaged, ObjectMissing, ObjectRefused
 from apiary_df.model import NodeInfo, NodeState
 from apiary_df.protocol import keys, versions
@@ -83,7 +85,10 @@ class NodeObserver:
             age_s = (self._store_now - written).total_seconds() + now_s - self._store_now_s
             seen = _Sighting(heartbeat.incarnation, heartbeat.seq, now_s - max(0.0, age_s))
             self._sightings[heartbeat.node_id] = seen
-        elif (seen.incarnation, seen.seq) != (heartbeat.incarnation, heartbeat.seq):
+        if unreadable:
+            # One that was damaged once is no other node: what it had is still its own.
+            heartbeat = msgspec.structs.replace(heartbeat, incarnation=seen.incarnation)
+        if (seen.incarnation, seen.seq) != (heartbeat.incarnation, heartbeat.seq):
             seen.incarnation, seen.seq, seen.changed_s = heartbeat.incarnation, heartbeat.seq, now_s
         age_s = now_s - seen.changed_s
         state = self._state(age_s)
