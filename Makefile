@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint types unit suites fuzz decoders simulate chaos users bench clean
+.PHONY: demo test lint types unit suites fuzz decoders simulate chaos users matrix bench clean
 
 # The environment is made anew when the package's dependencies change.
 $(STAMP): pyproject.toml
@@ -56,6 +56,10 @@ users: $(STAMP)
 # Hostile bytes for everything that is decoded out of storage.
 decoders: $(STAMP)
 	$(BIN)/python -m tests.decoders --minutes 10
+
+# Every fault at every place of the protocol, in every shape of query; `unit` runs most in one shape.
+matrix: $(STAMP)
+	$(BIN)/python -m tests.matrix
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.tpch --scale 1 --nodes 2 --json .bench/tpch.json

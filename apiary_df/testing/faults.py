@@ -88,6 +88,7 @@ class Fault:
         error: Makes what ``fail`` and ``lost_reply`` raise, as obstore or the system would.
         act: What ``act`` and ``act_after`` call, with the process and the key. It may raise.
         at: Where the bytes are cut or the bit is flipped, as a share of the length, 0 to below 1.
+        found: Of requests to read, count those alone whose object is there: most looks of a swarm find nothing.
     """
 
     what: What
@@ -99,6 +100,7 @@ class Fault:
     error: Callable[[], BaseException] = unavailable
     act: Callable[[str, str], None] | None = None
     at: float = 0.5
+    found: bool = False
 
     def fits(self, process: str, request: Request, keys: Sequence[str]) -> bool:
         """Whether this is a request of the kind that the fault counts."""
@@ -123,14 +125,18 @@ class Made:
     Attributes:
         process: Who made it.
         request: Its kind.
-        key: Its key, or prefix; of a ``delete``, the first one.
+        keys: Its key, or prefix; of a ``delete``, all of them.
         struck: The faults that struck it.
     """
 
     process: str
     request: Request
-    key: str
+    keys: tuple[str, ...]
     struck: tuple[Fault, ...] = ()
+
+    def is_struck_at(self, request: str, key: str) -> bool:
+        """Whether a fault struck it, and it is a request of a kind to a pattern of keys."""
+        return bool(self.struck) and self.request == request and any(fnmatchcase(k, key) for k in self.keys)
 
 
 class Faults:
@@ -160,10 +166,15 @@ class Faults:
             self._seen.append(0)
             self._fired.append(0)
 
-    def clear(self) -> None:
-        """Take all faults away; what was made and what fired stays known, and no process lives or goes on by it."""
+    def disarm(self) -> None:
+        """Take all faults away. What was made stays known; who was killed stays dead, who was paused stays so."""
         with self._lock:
             self._faults, self._seen, self._fired = [], [], []
+
+    def forget(self) -> None:
+        """Forget the requests that were made so far."""
+        with self._lock:
+            self.made.clear()
 
     def fired(self) -> int:
         """Return how many requests were struck so far, each fault counted."""
@@ -221,24 +232,35 @@ class Faults:
                 return
             waiting.wait()
 
-    def strike(self, process: str, request: Request, keys: Sequence[str]) -> tuple[Fault, ...]:
+    def strike(
+        self, process: str, request: Request, keys: Sequence[str], is_there: Callable[[], bool]
+    ) -> tuple[Fault, ...]:
         """Note a request, and return the faults that strike it.
+
+        Args:
+            process: Who makes it.
+            request: Its kind.
+            keys: Its keys.
+            is_there: Tells whether the first of them is there.
 
         Raises:
             Killed: Its process was killed.
         """
         self.check_alive(process)
         with self._lock:
+            wants_found = any(fault.found and fault.fits(process, request, keys) for fault in self._faults)
+        found = wants_found and is_there()
+        with self._lock:
             struck: list[Fault] = []
             for number, fault in enumerate(self._faults):
-                if not fault.fits(process, request, keys):
+                if not fault.fits(process, request, keys) or (fault.found and not found):
                     continue
                 self._seen[number] += 1
                 if self._seen[number] < fault.nth or (fault.times is not None and self._fired[number] >= fault.times):
                     continue
                 self._fired[number] += 1
                 struck.append(fault)
-            self.made.append(Made(process=process, request=request, key=keys[0], struck=tuple(struck)))
+            self.made.append(Made(process=process, request=request, keys=tuple(keys), struck=tuple(struck)))
         return tuple(struck)
 
 
@@ -259,6 +281,7 @@ class FaultyStore(Store):
             folder=store._folder,
             key_prefix=store._key_prefix,
         )
+        self._real = store
         self.faults = faults
         self.process = process
 
@@ -330,7 +353,9 @@ class FaultyStore(Store):
 
     @contextmanager
     def _struck(self, request: Request, verb: str, *keys: str) -> Iterator[tuple[Fault, ...]]:
-        struck = self.faults.strike(self.process, request, keys)
+        struck = self.faults.strike(
+            self.process, request, keys, lambda: Store.get_or_none(self._real, keys[0]) is not None
+        )
         with self._around(struck, verb, keys[0]):
             if request in (*READS, "head") and _is_gone(struck):
                 with self._mapped(verb, keys[0]):

@@ -157,6 +157,13 @@ def test_acts_come_before_or_after_the_effect(real: Store) -> None:
     assert seen == [("n", "k", False), ("n", "k", True)]
 
 
+def test_looks_that_find_nothing_are_not_counted_if_so_told(real: Store) -> None:
+    store = faulty(real, Fault(what="flipped", request="get", nth=2, found=True))
+    assert store.get_or_none("k") is None
+    real.put("k", b"0")
+    assert [store.get_or_none("x"), store.get_or_none("k"), store.get_or_none("k")] == [None, b"0", b" "]
+
+
 def test_nothing_that_a_killed_process_asks_for_has_an_effect(real: Store) -> None:
     faults = Faults()
     faults.add(for_good(Fault(what="act", request="put", process="a", act=lambda process, _: faults.kill(process))))
