@@ -132,6 +132,11 @@ class SessionContext(datafusion.SessionContext):
         """
         return self._swarm.nodes()
 
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many objects below the swarm's root this session has not taken, by reason; those of nodes are theirs."""
+        return self._swarm.refused()
+
     # -- queries ------------------------------------------------------------------------------------------------------
 
     def sql(self, query: str, options: Any = None, param_values: Any = None, **named_params: Any) -> DataFrame:

@@ -146,6 +146,10 @@ class SessionSwarm:
         """Return the nodes as they are now; none without a swarm."""
         return [] if self._view is None else list(self._view.refresh())
 
+    def refused(self) -> dict[str, int]:
+        """Return how many objects below the root were not taken here, by reason."""
+        return {} if self._view is None else self._view.store.refusals.snapshot()
+
     # -- what the session tells ---------------------------------------------------------------------------------------
 
     def statement_ran(self, session: datafusion.SessionContext, query: str) -> None:

@@ -96,6 +96,7 @@ class _Swarm:
             "storage": self._storage,
             "nodes": [node_facts(view) for view in self._ctx.nodes()],
             "queries": self._queries(),
+            "refused": self._ctx.refused,
         }
         typer.echo(msgspec.json.encode(facts).decode())
 
@@ -111,7 +112,9 @@ class _Swarm:
                 live.update(self._rendered())
 
     def _rendered(self) -> RenderableType:
-        return Group(render(self._storage, self._ctx.nodes()), *render_queries(self._queries()))
+        swarm, queries = render(self._storage, self._ctx.nodes()), render_queries(self._queries())
+        refused = ", ".join(f"{number} {reason}" for reason, number in self._ctx.refused.items())
+        return Group(swarm, *([Text(f"refused by this look: {refused}")] if refused else []), *queries)
 
     def _queries(self) -> list[Running]:
         from apiary_df.replay.running import running_queries

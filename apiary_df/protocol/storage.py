@@ -93,20 +93,15 @@ def write_bytes(store: Store, key: str, content: bytes) -> None:
     store.put(key, seal(content, key, store.options.swarm_key))
 
 
-def read_bytes(store: Store, key: str, limit_bytes: int = MAX_FRAGMENT_BYTES) -> bytes:
-    """Return sealed bytes.
-
-    Args:
-        store: The store.
-        key: Where they lie.
-        limit_bytes: Most that are read.
+def read_bytes(store: Store, key: str) -> bytes:
+    """Return sealed bytes, at most :data:`MAX_FRAGMENT_BYTES` of them.
 
     Raises:
         ObjectMissing: If nothing lies there.
         ObjectRefused: As :func:`read_message`.
         StorageError: If the store refused or failed.
     """
-    data = _get(store, key, limit_bytes)
+    data = _get(store, key, MAX_FRAGMENT_BYTES)
     if data is None:
         raise ObjectMissing(f"read {key!r} in {store.url}: there is no such object", key=key)
     try:

@@ -105,14 +105,15 @@ def test_refusals_are_counted_once_for_each_object() -> None:
 
 
 def test_of_what_is_too_large_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "MAX_SIGN_BYTES", 100)
+    for name in ("MAX_SIGN_BYTES", "MAX_FRAGMENT_BYTES"):
+        monkeypatch.setattr(storage, name, 100)
     store = store_with(None)
     store.put(keys.lease("q"), b"x" * 1000)
     before = store.counts.snapshot()["bytes_in"]
     with pytest.raises(ObjectRefused, match="has 1000 bytes"):
         read_message(store, keys.lease("q"), Lease)
     with pytest.raises(ObjectRefused):
-        read_bytes(store, keys.lease("q"), 100)
+        read_bytes(store, keys.lease("q"))
     assert store.counts.snapshot()["bytes_in"] == before
     assert store.refusals.snapshot() == {TOO_LARGE: 1}
 
