@@ -569,10 +569,12 @@ class QueryRun:
                 if self._write is None and (stop := self._stopped()) is not None:
                     return self._handle(stop)
         except ApiaryError as error:
-            self._history.root_ended(self._at_s(), self._rows, "failed", error.to_info())
             commands = self._handle(RootErred(error=error, untouched=not self._rows))
-            if self._schedule.state is QueryState.RUNNING:
+            again = self._schedule.state is QueryState.RUNNING
+            if again:
                 self._root_stage, self._folded = self._query.graph.root, ()
+            outcome = "superseded" if again else "failed"
+            self._history.root_ended(self._at_s(), self._rows, outcome, error.to_info())
             return commands
         return self._handle(RootFinished())
 

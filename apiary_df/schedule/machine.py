@@ -451,7 +451,7 @@ class Schedule:
                 continue
             if len(task.running) > 1:
                 extra += 1
-            elif sum(attempt.speculative for attempt in task.attempts) < self._max_attempts:
+            elif self._may_have_another(task):
                 attempt = task.attempts[task.running[0]]
                 node = (self._nodes or {}).get(attempt.node_id)
                 silent = node is not None and node.state is NodeState.SUSPECT
@@ -459,6 +459,11 @@ class Schedule:
         took = [task.attempts[n].seconds for task in tasks if (n := self._counted(task)) is not None]
         committed_s = [seconds for seconds in took if seconds is not None]
         return stragglers(running, committed_s, extra=extra, idle_bees=idle_bees, policy=self._policy)
+
+    def _may_have_another(self, task: Task) -> bool:
+        """Whether a second attempt beside the first stays within bounds, even if both fail."""
+        extra = sum(attempt.speculative for attempt in task.attempts)
+        return task.failures + len(task.running) < self._max_attempts and extra < self._max_attempts
 
     def _on_all_nodes_lost(self, event: AllNodesLost, now_s: float) -> tuple[Command, ...]:
         for task in self._open():

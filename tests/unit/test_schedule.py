@@ -532,6 +532,17 @@ def test_a_task_far_behind_its_siblings_gets_a_second_attempt_elsewhere_once() -
     assert [node_id for _, node_id in schedule.pending()] == ["a", "b"]
 
 
+def test_there_is_no_second_attempt_where_two_failures_would_be_too_many() -> None:
+    schedule = Schedule(QUERY, CHAIN, max_attempts=2)
+    tell(schedule, Started())
+    tell(schedule, seen("a", "b"))
+    tell(schedule, StagePlanned(stage=0, specs=specs(0, 1, "a")))
+    silent = NodesSeen(nodes=(NodeSight(node_id="b", state=NodeState.SUSPECT, usable=False), NodeSight(node_id="c")))
+    tell(schedule, erred(0, 0, 0, transient()))
+    assert [node_id for _, node_id in schedule.pending()] == ["b"]
+    assert tell(schedule, silent) == ()
+
+
 def test_the_first_of_both_commits_and_the_other_is_stopped() -> None:
     schedule = slow()
     tell(schedule, seen("a", "b"), 3.0)

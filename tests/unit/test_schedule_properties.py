@@ -86,8 +86,7 @@ class World:
         assert self.stops == (schedule.state in OVER)
         for sent, attempts in schedule.all_attempts():
             outcomes = [attempt.outcome for attempt in attempts]
-            # The last failure may find a second attempt under way, which may fail as well.
-            assert outcomes.count(Outcome.FAILED) + outcomes.count(Outcome.UNDONE) <= self.max_attempts + 1
+            assert outcomes.count(Outcome.FAILED) + outcomes.count(Outcome.UNDONE) <= self.max_attempts
             assert outcomes.count(Outcome.LOST) <= LOSSES_FOR_AN_ATTEMPT * self.max_attempts
             assert len({a.epoch for a in attempts if a.outcome is Outcome.COMMITTED}) == len(
                 [a for a in attempts if a.outcome is Outcome.COMMITTED]
