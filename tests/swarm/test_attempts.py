@@ -15,6 +15,7 @@ import pytest
 
 from apiary_df import SessionContext, Settings
 from apiary_df.errors import ExecutionFailed, TaskFailed
+from apiary_df.replay.trace import read_trace
 from apiary_df.store import open_store
 from apiary_df.testing.faults import Fault, Faults, FaultyStore
 from apiary_df.worker.node import Node
@@ -117,6 +118,20 @@ def test_a_partial_that_is_lost_every_time_ends_the_query_with_every_attempt(ope
     assert caught.value.details["cause"] == "partial_lost"
     assert caught.value.details["attempts"].count("undone") == 3
     check_nothing_left(str(ctx.storage))
+
+
+def test_a_query_that_is_kept_tells_of_every_attempt_at_its_task(opened: Opened) -> None:
+    fault = Fault(what="fail", request="put", key="*/partial_0_1_*", times=None)
+    ctx = opened(fault, max_attempts=3, keep_failed=True)
+    with pytest.raises(TaskFailed, match="after 3 attempts"):
+        grouped(ctx)
+    assert ctx.last_query is not None
+    trace = read_trace(open_store(str(ctx.storage)), ctx.last_query.query_id)
+    tries = [attempt for attempt in trace.attempts if (attempt.stage, attempt.task) == (0, 1)]
+    assert [(attempt.attempt, attempt.outcome) for attempt in tries] == [(n, "failed") for n in range(3)]
+    assert {attempt.error.code for attempt in tries if attempt.error is not None} == {"storage_transient"}
+    moments = [moment for attempt in tries for moment in (attempt.sent_s, attempt.started_s, attempt.ended_s)]
+    assert moments == sorted(moment for moment in moments if moment is not None)
 
 
 def test_a_commit_record_that_cannot_be_read_is_made_again(opened: Opened) -> None:
