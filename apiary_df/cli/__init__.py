@@ -1,4 +1,4 @@
-"""The command line: ``apiary node``, ``apiary sql``, ``apiary status`` and ``apiary demo``.
+"""The command line: ``apiary node``, ``sql``, ``status``, ``replay``, ``gc``, ``key`` and ``demo``.
 
 What belongs here: reading arguments, showing results, exit codes. What does not: anything that a Python program could
 not do as well through the package; a command is a short use of the public API. One module a command; what several of

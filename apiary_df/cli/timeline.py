@@ -23,7 +23,7 @@ from apiary_df.config import format_bytes
 from apiary_df.errors import ErrorInfo
 from apiary_df.model import ScanFile, TaskSpec
 from apiary_df.protocol.messages import CommitRecord
-from apiary_df.replay.trace import Found, Trace
+from apiary_df.replay.trace import UNENDED, Found, Trace
 from apiary_df.report import AttemptReport
 
 MOST_SHOWN = 12
@@ -89,7 +89,10 @@ def render_trace(trace: Trace, *, every: bool = False) -> RenderableType:
     parts: list[RenderableType] = [_head(trace), Text()]
     if trace.attempts:
         parts += [_chart(trace, shown), Text(), _numbers(shown), *_causes(trace.attempts)]
-    parts += [Text(f"could not be read: {printable(words)}", style="red") for words in trace.unreadable]
+    unreadable = trace.unreadable if every else trace.unreadable[:MOST_SHOWN]
+    parts += [Text(f"could not be read: {printable(words)}", style="red") for words in unreadable]
+    if len(trace.unreadable) > len(unreadable):
+        parts.append(Text(f"and {len(trace.unreadable) - len(unreadable)} more (--all shows them)", style="red"))
     return Group(*parts)
 
 
@@ -134,7 +137,7 @@ def _head(trace: Trace) -> RenderableType:
     found = trace.found
     took = "" if found.seconds is None else f" after {_seconds(found.seconds)}"
     lines = [Text.assemble(f"query {found.query_id}: ", (f"{found.state}{took}", _STATES.get(found.state, "yellow")))]
-    if found.seconds is None:
+    if found.state == UNENDED:
         lines.append(Text("it still runs, or its coordinator died; what follows is what its objects tell"))
     if found.error is not None:
         lines.append(_error(found.error))
@@ -235,7 +238,8 @@ def _chart(trace: Trace, groups: Sequence[_Shown]) -> RenderableType:
             )
         if group.hidden:
             table.add_row("", "", Text(f"and {group.hidden} more (--all shows them)", style="bright_black"), "", "")
-    table.add_row("", "", _Axis(span_s), "", "")
+    if moments:
+        table.add_row("", "", _Axis(span_s), "", "")
     return table
 
 

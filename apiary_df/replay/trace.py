@@ -31,6 +31,9 @@ MOST_NAMED = 10
 UNENDED = "no end recorded"
 """The state of a query without an outcome: it still runs, or its coordinator died."""
 
+UNREADABLE = "outcome refused"
+"""The state of a query whose outcome is damaged, or not signed as it must be."""
+
 
 _Message = TypeVar("_Message", bound=msgspec.Struct)
 _Number = tuple[int, int, int]
@@ -43,7 +46,7 @@ class Found:
 
     Attributes:
         query_id: The query.
-        state: ``done``, ``failed``, ``cancelled`` or :data:`UNENDED`.
+        state: ``done``, ``failed``, ``cancelled``, :data:`UNENDED` or :data:`UNREADABLE`.
         kept: Whether it was kept on purpose.
         started_at: When it started, by its coordinator's clock; empty if nothing tells.
         seconds: How long it took; None if no end is recorded.
@@ -247,9 +250,10 @@ def _manifest(reader: Reader, query_id: str) -> Manifest | None:
 def _found(query_id: str, metas: Sequence[ObjectMeta], outcome: Outcome | None, manifest: Manifest | None) -> Found:
     announced = "" if manifest is None else manifest.created_at
     sql = None if manifest is None else manifest.sql
+    unread = UNREADABLE if any(meta.key == keys.outcome(query_id) for meta in metas) else UNENDED
     return Found(
         query_id=query_id,
-        state=UNENDED if outcome is None else outcome.state,
+        state=unread if outcome is None else outcome.state,
         kept=outcome is not None and outcome.kept,
         started_at=announced if outcome is None else outcome.started_at,
         seconds=None if outcome is None else outcome.seconds,

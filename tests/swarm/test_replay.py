@@ -16,7 +16,7 @@ from apiary_df import LocalSwarm, SessionContext, Settings
 from apiary_df.errors import ConfigError, ExecutionFailed, FunctionsRefused, TaskFailed
 from apiary_df.protocol import keys
 from apiary_df.replay.again import prepared, run
-from apiary_df.replay.trace import UNENDED, find_queries, read_trace
+from apiary_df.replay.trace import UNENDED, UNREADABLE, find_queries, read_trace
 from apiary_df.store import open_store
 from swarm.conftest import Open, register
 from swarm.helpers import FORCED, wait_until
@@ -187,6 +187,10 @@ def test_of_a_query_without_an_outcome_its_objects_tell(keeping: Open) -> None:
     assert [(a.stage, a.task, a.attempt, a.node_id, a.outcome, a.rows) for a in trace.attempts] == [
         (a.stage, a.task, a.attempt, a.node_id, a.outcome, a.rows) for a in report.task_reports
     ]
+    store.put(keys.outcome(report.query_id), b"nothing of ours")
+    refused = read_trace(store, report.query_id)
+    assert refused.found.state == UNREADABLE
+    assert any("outcome.json" in words for words in refused.unreadable)
     with (
         pytest.raises(ConfigError, match="was not kept"),
         prepared(store, Settings(), trace, trace.attempts[0].stage, trace.attempts[0].task),

@@ -112,6 +112,11 @@ def test_attempts_without_moments_have_an_empty_bar_and_lost_ones_a_full_one() -
     assert "▓▓▓▓" in second
 
 
+def test_without_any_moment_there_is_no_axis() -> None:
+    unknown = attempt(0, 0, outcome="running", sent_s=None, started_s=None, ended_s=None, seconds=0.0)
+    assert "0 s" not in shown(render_trace(trace(unknown, seconds=None, state=UNENDED)))
+
+
 def test_an_instant_at_the_very_end_is_seen() -> None:
     text = shown(render_trace(trace(attempt(0, 0), attempt(1, 0, sent_s=1.0, started_s=1.0, ended_s=1.0))))
     (last,) = rows_of(text, "1.0 n1")
