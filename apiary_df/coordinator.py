@@ -180,6 +180,8 @@ class QueryRun:
         self._kept = False
         self._announced = False
         self._cancelled = host.event()
+        self._settling = host.lock()
+        self._settled = False
         self._wait_s = settings.poll_min_s
         self._requests_before = view.store.counts.snapshot()
         self._write = self._planned_write()
@@ -200,6 +202,17 @@ class QueryRun:
     def cancel(self) -> None:
         """Ask the query to end; whoever iterates gets :class:`~apiary_df.errors.QueryCancelled`. Thread-safe."""
         self._cancelled.set()
+
+    def is_settled(self) -> bool:
+        """Whether it is too late to cancel: files that it wrote are being published."""
+        with self._settling:
+            return self._settled
+
+    def _settle(self) -> bool:
+        """Pass the point from which on the query cannot be cancelled; False if it was cancelled before."""
+        with self._settling:
+            self._settled = not self._cancelled.is_set()
+            return self._settled
 
     def report(self) -> QueryReport:
         """Return what the query has done so far."""
@@ -558,8 +571,8 @@ class QueryRun:
             if self._write is not None:
                 # The row that tells how much was written is kept back until it is true.
                 batches = iter(list(batches))
-                if (stop := self._stopped()) is not None:
-                    return self._handle(stop)
+                if (stop := self._stopped()) is not None or not self._settle():
+                    return self._handle(stop or Cancelled())
                 self._publish(self._write)
             for batch in batches:
                 if batch.num_rows:

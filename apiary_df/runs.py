@@ -16,12 +16,13 @@ import pyarrow as pa
 from datafusion.plan import ExecutionPlan
 
 from apiary_df.coordinator import QueryRun
-from apiary_df.errors import ApiaryError, QueryCancelled
+from apiary_df.errors import ApiaryError, QueryCancelled, QueryTimeout
 from apiary_df.history import ending_of
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.progress import QueryProgress
 from apiary_df.publish import ROOT_FOLDER, Write, written
+from apiary_df.pump import pumped
 from apiary_df.report import QueryReport
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import execution_error
@@ -95,6 +96,7 @@ def local_run(
     ended: Callable[[QueryReport], None],
     *,
     source: Callable[[threading.Event], Iterator[pa.RecordBatch]] | None = None,
+    timeout_s: float | None = None,
 ) -> Run:
     """Return a run of a query by datafusion in this process.
 
@@ -104,6 +106,8 @@ def local_run(
         reason: Why it runs here.
         ended: Takes its report.
         source: Runs it, if not plain datafusion is to; told by the event to end, it raises QueryCancelled.
+        timeout_s: Time that it may take, in seconds, after which whoever reads gets QueryTimeout at once; None is no
+            limit. Not for statements that write: these cannot be broken off halfway.
     """
     cancelled = threading.Event()
 
@@ -112,7 +116,8 @@ def local_run(
         rows = 0
         end = ending_of(None)
         try:
-            for arrow in _as_typed(_executed(df, cancelled) if source is None else source(cancelled)):
+            plain = _executed(df, cancelled, timeout_s) if source is None else source(cancelled)
+            for arrow in _as_typed(plain):
                 rows += arrow.num_rows
                 yield arrow
         except BaseException as error:
@@ -136,7 +141,11 @@ def local_run(
                 )
             )
 
-    return Run(df.schema(), batches(), cancelled.set)
+    run = batches()
+    if timeout_s is not None:
+        # Without a deadline it stays in the caller's thread, as with plain datafusion: a hand-over costs time.
+        run = pumped(run, cancelled.set, timeout_s=timeout_s)
+    return Run(df.schema(), run, cancelled.set)
 
 
 def _as_typed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -149,8 +158,15 @@ def _as_typed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         raise execution_error(error) from error
 
 
-def _executed(df: datafusion.DataFrame, cancelled: threading.Event) -> Iterator[pa.RecordBatch]:
+def _executed(
+    df: datafusion.DataFrame, cancelled: threading.Event, timeout_s: float | None
+) -> Iterator[pa.RecordBatch]:
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
     for batch in datafusion.RecordBatchStream(df.df.execute_stream()):
+        if deadline_s is not None and time.monotonic() >= deadline_s:
+            raise QueryTimeout(
+                f"the query, which ran in this process, did not end within timeout_s={timeout_s:g}", timeout_s=timeout_s
+            )
         _check_wanted(cancelled)
         yield batch.to_pyarrow()
 
@@ -193,7 +209,17 @@ def local_write(
     yield from found
 
 
-def swarm_run(run: QueryRun, schema: pa.Schema, progress: QueryProgress, ended: Callable[[QueryReport], None]) -> Run:
+OWN_END_S = 1.0
+"""How long past its deadline a query on the swarm may take to notice that itself, with its report of what was done."""
+
+
+def swarm_run(
+    run: QueryRun,
+    schema: pa.Schema,
+    progress: QueryProgress,
+    ended: Callable[[QueryReport], None],
+    timeout_s: float | None,
+) -> Run:
     """Return a run of a query on the swarm, with its progress display and its report.
 
     Args:
@@ -201,6 +227,8 @@ def swarm_run(run: QueryRun, schema: pa.Schema, progress: QueryProgress, ended: 
         schema: Schema of the result as the query declares it.
         progress: The display, which ends with the first row.
         ended: Takes the report.
+        timeout_s: The query's own deadline, in seconds; whoever reads gets QueryTimeout :data:`OWN_END_S` later at the
+            latest, even if native code or storage does not come back.
     """
 
     def batches() -> Generator[pa.RecordBatch, None, None]:
@@ -214,4 +242,7 @@ def swarm_run(run: QueryRun, schema: pa.Schema, progress: QueryProgress, ended: 
             run.close()
             ended(run.report())
 
-    return Run(schema, batches(), run.cancel)
+    stepped = batches()
+    if timeout_s is not None:
+        stepped = pumped(stepped, run.cancel, timeout_s=timeout_s, patience_s=OWN_END_S, is_settled=run.is_settled)
+    return Run(schema, stepped, run.cancel)

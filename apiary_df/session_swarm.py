@@ -213,7 +213,7 @@ class SessionSwarm:
         sql = self._sql_of(df)
         ended = self._ending(df, functools.partial(self._ended, unverified=ENDED_HERE))
         if session is None or not writes(df):
-            return local_run(df, sql, reason, ended)
+            return local_run(df, sql, reason, ended, timeout_s=self.settings.timeout_s)
         staged = staged_here(
             session,
             planner,
@@ -302,7 +302,7 @@ class SessionSwarm:
         )
         progress = QueryProgress(self.settings)
         run = QueryRun(query, self._view, self.settings, self._footers, progress)
-        return swarm_run(run, df.schema(), progress, self._ending(df, ended))
+        return swarm_run(run, df.schema(), progress, self._ending(df, ended), self.settings.timeout_s)
 
     def _ended(self, report: QueryReport, *, unverified: str | None = None) -> None:
         if self.settings.verify and unverified is not None:
