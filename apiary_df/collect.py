@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
+from apiary_df.config import format_seconds
 from apiary_df.protocol import keys
 from apiary_df.store_options import ObjectMeta
 
@@ -201,7 +202,7 @@ def judge(group: Group, age_s: float, limits: Limits, *, writes: AbstractSet[str
     if group.kind is Kind.QUERY and "outcome" in group.kinds:
         return verdict("kept on purpose", remove=limits.kept and age_s >= needed_s)
     if age_s < needed_s:
-        return verdict(f"younger than {needed_s:g} s", remove=False)
+        return verdict(f"younger than {format_seconds(needed_s)}", remove=False)
     if group.kind is Kind.QUERY and group.name in writes:
         return verdict("the files that it was writing have to be taken back first", remove=False)
     return verdict(_why(group), remove=True)

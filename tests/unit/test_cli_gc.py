@@ -34,9 +34,9 @@ def test_dry_run_shows_what_would_go_and_what_stays_with_the_reasons(store: Stor
     done = gc(store, "--dry-run")
     assert done.exit_code == 0, done.output
     lines = [" ".join(line.split()) for line in done.output.splitlines()]
-    assert lines[0].endswith("would remove 3 objects (2.9 KiB) that had not changed for 60 s")
+    assert lines[0].endswith("would remove 3 objects (2.9 KiB) that had not changed for 1 min")
     assert "query q1 60 min 3 2.9 KiB its session was lost: the lease is not renewed" in lines
-    assert any(line.startswith("query q2 ") and line.endswith("younger than 60 s") for line in lines)
+    assert any(line.startswith("query q2 ") and line.endswith("younger than 1 min") for line in lines)
     assert any(line.startswith("foreign _queries/mine/ ") and line.endswith("not apiary's") for line in lines)
     assert store.list("") == before
 

@@ -84,7 +84,12 @@ def test_what_is_settled_is_waited_for_beyond_the_deadline() -> None:
     work = Work(2, hangs_at=1)
     run = stepped(work, timeout_s=0.05, settled=True)
     next(run)
-    threading.Thread(target=lambda: (work.cancelled.wait(PATIENCE_S), work.let_go.set())).start()
+
+    def let_go_when_cancelled() -> None:
+        assert work.cancelled.wait(PATIENCE_S)
+        work.let_go.set()
+
+    threading.Thread(target=let_go_when_cancelled).start()
     assert list(run) == [1]
 
 
