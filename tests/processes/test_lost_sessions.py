@@ -13,29 +13,30 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from swarm.helpers import left_over, wait_until
+from swarm.helpers import START_S, left_over, wait_until
 
 from apiary_df import LocalSwarm, SessionContext, Settings
 from apiary_df.protocol import keys
 
 pytestmark = pytest.mark.processes
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 SETTINGS = Settings(
-    heartbeat_s=0.1,
-    suspect_after_s=0.5,
-    dead_after_s=1.0,
-    gc_grace_s=3.0,
+    heartbeat_s=0.2,
+    suspect_after_s=1.0,
+    dead_after_s=2.0,
+    gc_grace_s=4.0,
     small_bytes=0,
     finish_here_bytes=0,
     min_task_bytes=0,
+    node_start_timeout_s=START_S,
 )
 
 SLOW = "SELECT a.x FROM t a JOIN t b ON a.g = b.g WHERE (a.x * b.x) % 1000 = 7"
 
-QUICK = "SELECT count(*) AS n FROM t a JOIN t b ON a.g = b.g WHERE a.x < 6000 AND (a.x * b.x) % 1000003 = 7"
-QUICK_ROWS = 229
+QUICK = "SELECT count(*) AS n FROM t a JOIN t b ON a.g = b.g WHERE a.x < 2500 AND (a.x * b.x) % 1000003 = 7"
+QUICK_ROWS = 86
 
 SCRIPT = """
 import json, sys

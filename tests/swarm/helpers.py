@@ -16,7 +16,15 @@ from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.testing.compare import compare_tables
 
-FORCED: Mapping[str, Any] = {"small_bytes": 0, "finish_here_bytes": 0, "min_task_bytes": 0}
+START_S = 120.0
+"""How long a node may take to start; it takes one second, and a busy machine needs patience."""
+
+FORCED: Mapping[str, Any] = {
+    "small_bytes": 0,
+    "finish_here_bytes": 0,
+    "min_task_bytes": 0,
+    "node_start_timeout_s": START_S,
+}
 """Settings under which nothing is too small to be distributed."""
 
 SIGNIFICANT_DIGITS = 14
