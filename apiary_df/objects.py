@@ -21,6 +21,7 @@ from datafusion import object_store
 
 from apiary_df.errors import ApiaryError, ConfigError, ObjectMissing, TableError
 from apiary_df.store import Store, StoreOptions, open_store
+from apiary_df.store_options import without_queries
 
 CLOUD_SCHEMES = ("s3", "gs", "az")
 """Schemes of object stores that both the store and DataFusion can read."""
@@ -201,7 +202,7 @@ def datafusion_errors(describe: Callable[[str], ApiaryError]) -> Iterator[None]:
     except (ApiaryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        raise describe(str(error)) from error
+        raise describe(without_queries(str(error))) from error
 
 
 _Registered = dict[str, StoreOptions]

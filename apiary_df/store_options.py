@@ -215,10 +215,15 @@ class RefusalCounts:
             return dict(sorted(self._counts.items()))
 
 
+def without_queries(text: str) -> str:
+    """Return a text without what comes after the ``?`` of URLs, where some stores' signatures are."""
+    return _QUERY_STRING.sub(r"\1?...", text)
+
+
 def quote_words(error: BaseException, hidden: Iterable[str]) -> str:
     """Return a store's error text on one line, without debug dump, signed URLs or secrets."""
     text = " ".join(str(error).split("\n\nDebug source")[0].split())
-    text = _QUERY_STRING.sub(r"\1?...", text)
+    text = without_queries(text)
     for secret in hidden:
         if len(secret) >= MIN_SECRET_CHARS:
             text = text.replace(secret, "***")

@@ -208,8 +208,8 @@ class SwarmView:
             return Runners(nodes=fit, note=note)
         refusal = RootsRefused(
             f"the query's tasks read or write {some(missing)}, and no node may: {left_out} may use "
-            f"{some(sorted(unfit[0].heartbeat.allow_roots)) or 'nothing'}; start nodes with --allow-root for the "
-            "folders and buckets of the query's tables, and of the files that it writes",
+            f"{some(sorted(unfit[0].heartbeat.allow_roots)) or 'nothing'}; start nodes with --allow-root, or "
+            "the setting allow_roots, for where the query's tables and the files that it writes lie",
             place=missing[0],
         )
         return Runners(nodes=(), note=note, refusal=refusal)

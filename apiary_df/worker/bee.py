@@ -39,7 +39,7 @@ from apiary_df.protocol.lost import read_or_lost
 from apiary_df.protocol.partial import Compression, PartialWriter, materialize
 from apiary_df.publish import written
 from apiary_df.store import Store
-from apiary_df.store_options import StoreOptions
+from apiary_df.store_options import StoreOptions, without_queries
 from apiary_df.worker.engine import Engine
 
 FETCH_THREADS = 16
@@ -334,7 +334,7 @@ def execution_error(error: BaseException, fragment: PlanNode | None = None) -> A
         error: What DataFusion raised.
         fragment: What was executed; the Python functions in it are named, since the text may not say which one raised.
     """
-    text = str(error)
+    text = without_queries(str(error))
     if any(mark in text for mark in _EXHAUSTED_MARKS):
         return ResourcesExhausted(f"the bee's budget did not suffice: {text}")
     functions = python_functions([] if fragment is None else [fragment])

@@ -29,8 +29,9 @@ from apiary_df.protocol.seal import (
 )
 from apiary_df.protocol.storage import read_bytes, read_message, write_bytes, write_message
 from apiary_df.store import Store, open_store
-from apiary_df.store_options import RefusalCounts, StoreOptions
+from apiary_df.store_options import RefusalCounts, StoreOptions, without_queries
 from apiary_df.swarm_key import checked_key, key_from, new_key, read_key_file
+from apiary_df.worker.bee import execution_error
 
 KEY, OTHER = "correct-horse-battery-staple-0123456789", "incorrect-horse-battery-staple-012345678"
 LEASE = Lease(query_id="q", coordinator="c", seq=3)
@@ -321,3 +322,11 @@ def test_refusals_add_up(added: list[tuple[str, int | None]]) -> None:
         once = sum(name == reason for name, _ in distinct)
         each = sum(name == reason and mark is None for name, mark in added)
         assert counts.snapshot().get(reason, 0) == once + each
+
+
+def test_signatures_in_urls_are_not_quoted() -> None:
+    words = "GET https://account.blob.core.windows.net/c/k?sv=2024&sig=abc%3D failed; see https://docs.example/x"
+    assert (
+        without_queries(words) == "GET https://account.blob.core.windows.net/c/k?... failed; see https://docs.example/x"
+    )
+    assert "sig=abc" not in str(execution_error(Exception(words)))
