@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +23,8 @@ def test_a_query_in_a_bucket_tells_its_attempts_and_any_task_runs_again(
 ) -> None:
     for number in range(3):
         pq.write_table(pa.table({"g": [1, 2], "v": [number, number]}), tmp_path / f"{number}.parquet")
-    settings = Settings(small_bytes=0, finish_here_bytes=0, min_task_bytes=0, local_bees=2, keep=True)
+    forced: dict[str, Any] = {"small_bytes": 0, "finish_here_bytes": 0, "min_task_bytes": 0}
+    settings = Settings(local_bees=2, keep=True, speculate=False, allow_roots=str(tmp_path), **forced)
     with SessionContext(storage=s3_url, storage_options=s3_endpoint, settings=settings) as ctx:
         ctx.register_parquet("t", str(tmp_path))
         ctx.sql("SELECT g, sum(v) AS s FROM t GROUP BY g").collect()

@@ -38,6 +38,9 @@ QUICK = {
 }
 """Signs of life that are frequent, so that death is noticed soon."""
 
+CALM: dict[str, Any] = {"heartbeat_s": 0.2, "suspect_after_s": 300.0, "dead_after_s": 600.0, "speculate": False}
+"""One attempt a task, however busy the machine is."""
+
 Start = Callable[..., tuple[LocalSwarm, SessionContext]]
 
 GROUPS = "SELECT l_returnflag, count(*) AS n FROM lineitem GROUP BY l_returnflag ORDER BY l_returnflag"
@@ -47,7 +50,7 @@ GROUPS = "SELECT l_returnflag, count(*) AS n FROM lineitem GROUP BY l_returnflag
 def kept_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSwarm]:
     """Two nodes on a folder of their own: what is kept there is in no other test's way."""
     storage = str(tmp_path_factory.mktemp("kept"))
-    with LocalSwarm(2, storage=storage, in_process=True, settings=Settings(heartbeat_s=0.2)) as swarm:
+    with LocalSwarm(2, storage=storage, in_process=True, settings=Settings(**CALM)) as swarm:
         yield swarm
 
 
@@ -57,7 +60,7 @@ def keeping(kept_swarm: LocalSwarm, tpch_files: dict[str, Path]) -> Iterator[Ope
     opened: list[SessionContext] = []
 
     def open_session(**overrides: Any) -> SessionContext:
-        opened.append(SessionContext(storage=kept_swarm.storage, **{**FORCED, **overrides}))
+        opened.append(SessionContext(storage=kept_swarm.storage, **{**FORCED, **CALM, **overrides}))
         register(opened[-1], tpch_files)
         return opened[-1]
 

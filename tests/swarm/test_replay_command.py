@@ -27,6 +27,10 @@ GROUPS = "SELECT g, count(*) AS n FROM t GROUP BY g"
 CASTS = "SELECT g, sum(CAST(text AS INT)) AS s FROM t GROUP BY g"
 
 
+CALM: dict[str, Any] = {"heartbeat_s": 0.2, "suspect_after_s": 300.0, "dead_after_s": 600.0, "speculate": False}
+"""One attempt a task, however busy the machine is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Left:
     """A root with two queries in it, their ids, and the table that they read."""
@@ -44,8 +48,8 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
     pq.write_table(pa.table({"g": [1, 2], "text": ["1", "2"]}), folder / "0.parquet")
     pq.write_table(pa.table({"g": [1, 2], "text": ["3", "hive"]}), folder / "1.parquet")
     with (
-        LocalSwarm(2, storage=root, in_process=True, settings=Settings(heartbeat_s=0.2)),
-        SessionContext(storage=root, keep=True, **FORCED) as ctx,
+        LocalSwarm(2, storage=root, in_process=True, settings=Settings(**CALM)),
+        SessionContext(storage=root, keep=True, **FORCED, **CALM) as ctx,
     ):
         ctx.register_parquet("t", str(folder))
         ctx.sql(GROUPS).collect()
@@ -142,7 +146,7 @@ def test_nonsense_ends_with_a_message_and_code_2(left: Left, arguments: tuple[st
 
 
 def test_the_command_that_ran_a_query_says_how_to_replay_it(left: Left) -> None:
-    forced = [flag for name, value in FORCED.items() for flag in ("--set", f"{name}={value}")]
+    forced = [flag for name, value in {**FORCED, **CALM}.items() for flag in ("--set", f"{name}={value}")]
     flags = ["sql", "-s", left.root, "-t", f"t={left.table}", "--set", "keep_failed=yes", *forced]
     result = CliRunner().invoke(app, [*flags, CASTS])
     assert result.exit_code == 1
