@@ -71,7 +71,10 @@ CREATE_TRIES = 5
 """Tries of one create-once put whose object is found absent each time, before it counts as failing."""
 
 CREATE_BACKOFF_S = 0.05
-"""Wait before the second of those tries; doubles from there."""
+"""Wait before the second of those tries, and of tries to delete; doubles from there."""
+
+DELETE_TRIES = 3
+"""Tries of one delete, which may be repeated at will, on top of what obstore itself repeats."""
 
 PROBE_CONNECT_S = 2.0
 PROBE_REQUEST_S = 4.0
@@ -353,6 +356,17 @@ class Store:
         paths = [self._path(key) for key in keys]
         if not paths or (self._folder is not None and not self._folder.is_dir()):
             return
+        for tried in range(1, DELETE_TRIES):
+            try:
+                self._delete(paths)
+            except StorageTransient:
+                # A bucket's bulk delete is a POST, which obstore does not repeat when its reply gets lost.
+                self.sleep(CREATE_BACKOFF_S * 2 ** (tried - 1))
+            else:
+                return
+        self._delete(paths)
+
+    def _delete(self, paths: Sequence[str]) -> None:
         with self._mapped("delete", f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]):
             self.counts.add(delete=len(paths))
             try:
