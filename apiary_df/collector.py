@@ -28,6 +28,9 @@ logger = logging.getLogger("apiary_df")
 LOOKS_A_GRACE = 10
 """Looks of a node in a grace period: what is lost goes a fifth of it late at most, and a look is one listing."""
 
+TIME_GRAIN_S = 1.0
+"""Two answers of a store about one object's time may differ by less: in headers, times are whole seconds."""
+
 SWARM_PREFIXES = (keys.NODES, keys.INBOX, keys.PROBES)
 """Where nodes, and those who look for them, leave things."""
 
@@ -136,13 +139,14 @@ def _remove_query(store: Store, group: Group) -> bool:
 
 
 def _has_changed(store: Store, group: Group, key: str) -> bool:
-    """Whether an object is another than the listing said: listings only ever discover."""
+    """Whether an object was written after the listing that found the group: listings only ever discover."""
     listed = next((meta for meta in group.objects if meta.key == key), None)
     try:
-        return store.head(key) != listed
+        there = store.head(key)
     except ObjectMissing:
         # Somebody else is removing it.
         return False
+    return listed is None or (there.last_modified - listed.last_modified).total_seconds() >= TIME_GRAIN_S
 
 
 def remove_mail(store: Store, query_ids: AbstractCollection[str]) -> int:

@@ -98,7 +98,7 @@ class TestOfANode:
         lagging.list = lambda prefix: first if prefix == keys.QUERIES else []  # type: ignore[method-assign]
         collector = Collector(lagging, LIMITS, "node n2")
         looks(collector, 9.0)
-        write_message(store, keys.lease("q1"), Lease(query_id="q1", coordinator="s1", seq=1))
+        make_old(root, keys.lease("q1"), age_s=-LIMITS.grace_s)
         looks(collector, 5.0, start_s=10.0)
         assert keys.manifest("q1") in everything(store)
 
