@@ -13,8 +13,10 @@ import pytest
 
 from apiary_df import SessionContext
 from apiary_df.errors import ApiaryError, QueryCancelled, QueryTimeout, TaskFailed
+from apiary_df.protocol import keys
+from apiary_df.store import open_store
 from swarm.conftest import Open
-from swarm.helpers import check_nothing_left, wait_until
+from swarm.helpers import check_nothing_left, wait_until, wait_until_idle
 
 pytestmark = pytest.mark.processes
 
@@ -156,6 +158,25 @@ class TestCancel:
         assert not runner.is_alive()
         assert [type(error) for error in caught] == [QueryCancelled]
         check_nothing_left(str(ctx.storage))
+
+    def test_cancelled_query_that_is_kept_is_not_worked_on_any_more(self, joined: Open) -> None:
+        ctx = joined(keep=True)
+        stream = ctx.sql(SLOW).execute_stream()
+        caught: list[BaseException] = []
+        runner = threading.Thread(target=_catching, args=(lambda: next(stream), caught))
+        runner.start()
+        wait_until(lambda: any(view.heartbeat.queries for view in ctx.nodes()), "a node at work")
+        stream.cancel()
+        runner.join(30)
+        assert [type(error) for error in caught] == [QueryCancelled]
+        wait_until_idle(ctx)
+        store = open_store(str(ctx.storage))
+        (query_id,) = {keys.query_of(meta.key) for meta in store.list(keys.QUERIES)}
+        assert query_id is not None
+        kinds = {key.kind for meta in store.list(keys.QUERIES) if (key := keys.parse_query_key(meta.key))}
+        assert {"manifest", "cancel", "outcome"} <= kinds
+        assert "lease" not in kinds
+        store.delete_prefix(keys.query_prefix(query_id))
 
     def test_cancelled_before_it_starts_it_never_runs(self, shared: SessionContext) -> None:
         stream = shared.sql(SLOW).execute_stream()
