@@ -14,7 +14,7 @@ from apiary_df.config import Settings
 from .shapes import SHAPES
 from .storage import Faults
 
-Trouble = Literal["kill", "stop", "cut off", "leave", "burst"]
+Trouble = Literal["kill", "stop", "cut off", "leave", "burst", "lose"]
 
 MAX_HARMLESS = 3
 """Times that nodes may be hurt so that no task can run out of its four attempts by it."""
@@ -66,7 +66,7 @@ class Event:
     Attributes:
         at_s: When.
         trouble: What.
-        who: Whom: ``node i`` or ``session i``; nobody for a burst.
+        who: Whom: ``node i`` or ``session i``; nobody for a burst, and for a partial that the store loses.
         for_s: How long it lasts; for a kill, until the next incarnation begins (never, if 0).
     """
 
@@ -91,6 +91,7 @@ class Scenario:
         straggles: Chance that an attempt takes twenty times as long.
         exhausts: Chance that a task needs more memory than a bee has.
         listing_kind: What shells take the store for.
+        same_ids: Whether a node's next incarnation has the same id.
     """
 
     kind: str
@@ -103,20 +104,38 @@ class Scenario:
     straggles: float
     exhausts: float
     listing_kind: Literal["folder", "bucket"]
+    same_ids: bool
 
     @property
     def must_answer(self) -> bool:
         """Whether every query that may end by itself has to end with its rows."""
         hurt = [event for event in self.events if event.who]
         return not (
-            self.faults.any
+            (self.faults.any and not self.faults.only_creates)
             or (self.exhausts and any(node.bees < 2 for node in self.nodes))
             or any(event.trouble == "burst" or event.who.startswith("session") for event in self.events)
             or len(hurt) > MAX_HARMLESS
         )
 
+    @property
+    def must_try_once(self) -> bool:
+        """Whether nothing happens that would excuse a second attempt at any task."""
+        clear = not self.events and (not self.faults.any or self.faults.only_creates)
+        return clear and not (self.faults.slow or self.exhausts)
 
-KINDS = {"calm": 2, "deaths": 4, "store": 4, "damage": 2, "lag": 1, "bursts": 2, "sessions": 2, "everything": 3}
+
+KINDS = {
+    "calm": 2,
+    "creates": 1,
+    "losses": 1,
+    "lag": 1,
+    "damage": 2,
+    "bursts": 2,
+    "sessions": 2,
+    "store": 3,
+    "everything": 3,
+    "deaths": 4,
+}
 """What is made hard, by how often."""
 
 
@@ -137,6 +156,7 @@ def scenario_of(seed: int) -> Scenario:
         straggles=random.choice((0.0, 0.0, 0.1)),
         exhausts=random.choice((0.0, 0.0, 0.0, 0.2)),
         listing_kind=random.choice(("folder", "bucket")),
+        same_ids=random.random() < 0.5,
     )
 
 
@@ -192,12 +212,17 @@ def _events(random: Random, kind: str, nodes: int, sessions: int) -> list[Event]
     if kind in {"bursts", "everything"}:
         for _ in range(random.randint(1, 2)):
             events.append(Event(at_s=random.uniform(0.5, 12.0), trouble="burst", for_s=random.uniform(0.2, 15.0)))
+    if kind == "losses":
+        for _ in range(random.randint(1, 2)):
+            events.append(Event(at_s=random.uniform(1.0, 10.0), trouble="lose"))
     return events
 
 
 def _faults(random: Random, kind: str) -> Faults:
     faults = Faults(latency_s=random.choice((0.002, 0.02, 0.1)), slow=random.choice((0.0, 0.0, 0.01)))
     rate = random.choice((0.005, 0.02, 0.08))
+    if kind == "creates":
+        return replace(faults, only_creates=True, slow=0.0, lost_reply=0.4, late=0.05, lost_request=0.03)
     if kind in {"store", "everything"}:
         lost, reply, late = (random.choice((0.0, rate)) for _ in range(3))
         faults = replace(faults, lost_request=lost, lost_reply=reply, late=late, half_delete=random.choice((0.0, 0.3)))

@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apiary_df.coordinator import Query
-from apiary_df.model import ScanFile, TaskSpec
+from apiary_df.model import ScanFile, SegmentRef, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.stages import ScanLeaf, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import RunsOnSwarm, SwarmPlanner
+from apiary_df.protocol.lost import read_or_lost
 from apiary_df.protocol.partial import materialize, read_partial
 from apiary_df.store import Store
 
@@ -143,12 +144,16 @@ def rows_of_task(fragment: PlanNode, task: TaskSpec, store: Store, scratch: Path
     for exchange in task.exchanges:
         rows: list[Row] = []
         for ref in exchange.segments:
-            local = materialize(store, [ref], scratch / "input.arrow").read_bytes()
-            for batch in read_partial(local, ref):
+            for batch in read_or_lost(ref.key, functools.partial(_batches, store, ref, scratch)):
                 rows.extend(_rows_of(batch))
         leaves[exchange.leaf] = rows
     scans = iter(range(sum(node.is_file_scan for node in fragment.walk())))
     return _reckon(fragment, scans, leaves)
+
+
+def _batches(store: Store, ref: SegmentRef, scratch: Path) -> list[pa.RecordBatch]:
+    """Fetch a segment as bees do, then decode it."""
+    return read_partial(materialize(store, [ref], scratch / "input.arrow").read_bytes(), ref)
 
 
 def partition_of(row_id: int, partitions: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from unittest.mock import patch
 from apiary_df.errors import ApiaryError, InternalError
 from apiary_df.footers import FooterCache
 from apiary_df.host import Host
+from apiary_df.protocol import keys
+from apiary_df.report import AttemptReport
 from apiary_df.view import SwarmView
 from apiary_df.worker import node as node_module
 from apiary_df.worker.node import MIN_BEE_BYTES, Node
@@ -145,6 +148,7 @@ class _Play:
         self._random = Random(f"{seed} play")
         self._seats = [_NodeSeat(i) for i in range(len(scenario.nodes))]
         self._sessions: list[Process] = []
+        self._stores: list[SimStore] = []
         self._over = 0
         self._healed = False
 
@@ -185,8 +189,9 @@ class _Play:
                 seat.node.stop()
         if not self.world.run(lambda: not any(seat.is_up for seat in self._seats), self.world.now_s + 60.0):
             self.problems.append("nodes do not leave")
+        self._judge_all()
         left = sorted(self._backend.objects)
-        if left and self.scenario.must_answer and not self.scenario.events:
+        if left and self.scenario.must_try_once and not self.scenario.faults.late:
             self.problems.append(f"left behind: {', '.join(left[:5])} ({len(left)} in all)")
 
     def kill_all(self) -> None:
@@ -202,9 +207,11 @@ class _Play:
         plan = self.scenario.nodes[seat.number]
         seat.incarnations += 1
         name = f"node{seat.number}-{seat.incarnations}"
+        node_id = f"node{seat.number}" if self.scenario.same_ids else name
         process = Process(self.world, name, offset_s=plan.offset_s, rate=plan.rate, on_crash=self._crashed)
         store = SimStore(self._backend, process, self.scenario.listing_kind)
         host: Host = process.host
+        self._stores.append(store)
         scratch = self._scratch / name
         scratch.mkdir()
         bees = iter(range(plan.bees))
@@ -213,7 +220,7 @@ class _Play:
             bees=plan.bees,
             memory_bytes=plan.bees * BEE_BYTES,
             settings=replace(self.scenario.settings, scratch_dir=str(scratch)),
-            node_id=name,
+            node_id=node_id,
             executors=lambda _: SimExecutor(store, process, scratch / f"own-{next(bees)}", self._model, BEE_BYTES),
             host=host,
         )
@@ -239,6 +246,7 @@ class _Play:
         process = Process(self.world, name, offset_s=plan.offset_s, rate=plan.rate, on_crash=self._crashed)
         self._sessions.append(process)
         store = SimStore(self._backend, process, self.scenario.listing_kind)
+        self._stores.append(store)
 
         def main() -> None:
             view = self._joined(process, store, name)
@@ -316,13 +324,32 @@ class _Play:
             self.problems.append(f"{name}: rows that are none: {_differ(found, wanted)}")
         if ended == "rows" and plan.poisoned is not None:
             self.problems.append(f"{name}: an answer though cell {plan.poisoned} cannot be read")
-        counted = Counter((report.stage, report.task) for report in run.report().task_reports)
-        twice = [task for task, times in counted.items() if times > 1]
-        if twice:
-            self.problems.append(f"{name}: more than one attempt counts of {twice}")
-        self._judge_error(plan, name, error)
+        self._judge_attempts(plan, name, run.report().attempts)
+        self._judge_error(plan, name, error, handed_over=bool(rows))
 
-    def _judge_error(self, plan: QueryPlan, name: str, error: ApiaryError | None) -> None:
+    def _judge_attempts(self, plan: QueryPlan, name: str, attempts: Sequence[AttemptReport]) -> None:
+        for outcome, most in (("committed", 1), ("failed", self.scenario.settings.max_attempts)):
+            counted = Counter((a.stage, a.task) for a in attempts if a.outcome == outcome)
+            many = [task for task, times in counted.items() if times > most]
+            if many:
+                self.problems.append(f"{name}: more than {most} attempts {outcome} of {many}")
+        spoiled = [a for a in attempts if a.outcome in {"failed", "lost", "undone"}]
+        if spoiled and self.scenario.must_try_once and plan.poisoned is None:
+            words = [(a.stage, a.task, a.attempt, a.outcome, a.error and a.error.message) for a in spoiled]
+            self.problems.append(f"{name}: attempts failed for no reason: {words}")
+
+    def _judge_all(self) -> None:
+        """Judge what is no single query's."""
+        again = [attempt for attempt, times in Counter(self._model.ran).items() if times > 1]
+        if again:
+            self.problems.append(f"attempts were made twice by one process: {again[:4]}")
+        refused = Counter[str]()
+        for store in self._stores:
+            refused.update(store.refusals.snapshot())
+        if refused and not self.scenario.faults.damages:
+            self.problems.append(f"objects were refused, though none was damaged: {dict(refused)}")
+
+    def _judge_error(self, plan: QueryPlan, name: str, error: ApiaryError | None, *, handed_over: bool) -> None:
         if error is None or not self.scenario.must_answer:
             return
         timeout_s = self.scenario.settings.timeout_s or 0.0
@@ -332,6 +359,8 @@ class _Play:
             return
         if timeout_s < 100 and error.code == "query_timeout":
             return
+        if handed_over and any(event.trouble == "lose" for event in self.scenario.events):
+            return  # rows that were handed over cannot be taken back
         self.problems.append(f"{name}: no answer, and nothing was in its way: {error}")
 
     def _crashed(self, process: Process, error: BaseException) -> None:
@@ -345,6 +374,9 @@ class _Play:
         self.world.note("-", f"{event.trouble} {event.who} {event.for_s:.3f}")
         if event.trouble == "burst":
             self._backend.fail_for(event.for_s, self._random.choice((0.5, 1.0)))
+            return
+        if event.trouble == "lose":
+            self.world.note("-", f"lost {self._backend.lose(_is_partial)}")
             return
         kind, _, number = event.who.partition(" ")
         seat = self._seats[int(number)] if kind == "node" else None
@@ -363,6 +395,11 @@ class _Play:
                 self._over += 1
             elif event.for_s:
                 self.world.at(self.world.now_s + event.for_s, lambda: None if self._healed else self._start_node(seat))
+
+
+def _is_partial(key: str) -> bool:
+    parsed = keys.parse_query_key(key)
+    return parsed is not None and parsed.kind == "partial"
 
 
 def _may_damage(_key: str) -> bool:

@@ -44,6 +44,7 @@ class Faults:
         lag_s: How old at most.
         torn: Chance that an object is stored cut short, or with a flipped bit.
         misread: Chance that what is read is cut short, or has a flipped bit, this once.
+        only_creates: Only requests that create once fail.
     """
 
     latency_s: float = 0.02
@@ -58,6 +59,7 @@ class Faults:
     lag_s: float = 3.0
     torn: float = 0.0
     misread: float = 0.0
+    only_creates: bool = False
 
     @property
     def any(self) -> bool:
@@ -109,6 +111,15 @@ class Backend:
         self._may_damage = may_damage
         self._versions = 0
         self._past: deque[tuple[float, str, Object | None]] = deque()
+
+    def lose(self, is_meant: Callable[[str], bool]) -> str | None:
+        """Lose an object of a kind, as no store should; returns its key, or None if there is none."""
+        found = sorted(key for key in self.objects if is_meant(key))
+        if not found:
+            return None
+        key = self.random.choice(found)
+        self.remove(key)
+        return key
 
     def heal(self) -> None:
         """Let nothing go wrong from now on."""
@@ -305,9 +316,7 @@ class SimStore(Store):
         way_s = random.random() * faults.latency_s
         if faults.slow and random.random() < faults.slow:
             way_s += random.random() * faults.slow_s
-        fate = "" if process.cut_off_until_s > world.now_s else self._fate(writes)
-        if process.cut_off_until_s > world.now_s:
-            fate = "lost request"
+        fate = "lost request" if process.cut_off_until_s > world.now_s else self._fate(verb, writes)
         who = process.name
         try:
             process.sleep(way_s)
@@ -339,12 +348,12 @@ class SimStore(Store):
             process.sleep(way_s)
         return result
 
-    def _fate(self, writes: bool) -> str:
+    def _fate(self, verb: str, writes: bool) -> str:
         objects = self._objects
         faults, random = objects.faults, objects.random
         if objects.failing_until_s > objects.world.now_s and random.random() < objects.failing_chance:
             return "lost request"
-        if not faults.fails:
+        if not faults.fails or (faults.only_creates and verb != "create"):
             return ""
         drawn = random.random()
         if drawn < faults.lost_request:

@@ -37,7 +37,7 @@ class WorkModel:
         straggles: Chance that one takes twenty times as long.
         exhausts: Chance that a task needs several bees' memory.
         poisoned: Query id to the cell that cannot be read.
-        ran: Attempts that were begun.
+        ran: Attempts that were begun, each with its process.
     """
 
     random: Random
@@ -45,7 +45,7 @@ class WorkModel:
     straggles: float
     exhausts: float
     poisoned: dict[str, int] = field(default_factory=dict)
-    ran: list[str] = field(default_factory=list)
+    ran: list[tuple[str, str]] = field(default_factory=list)
     _needs: dict[tuple[str, int, int], int] = field(default_factory=dict)
 
     def seconds(self) -> float:
@@ -85,7 +85,7 @@ class SimExecutor:
     def run(self, job: Job) -> Work:
         """Run one attempt."""
         model, host, task = self._model, self._process.host, job.task
-        model.ran.append(job.partial_key)
+        model.ran.append((self._process.name, job.partial_key))
         self._process.world.note(self._process.name, f"runs {job.partial_key}")
         seconds = model.seconds()
         self._scratch.mkdir(parents=True, exist_ok=True)
