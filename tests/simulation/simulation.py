@@ -16,6 +16,7 @@ from apiary_df.errors import ApiaryError, InternalError
 from apiary_df.footers import FooterCache
 from apiary_df.host import Host
 from apiary_df.protocol import keys
+from apiary_df.protocol.seal import REPLAYED
 from apiary_df.report import AttemptReport
 from apiary_df.view import SwarmView
 from apiary_df.worker import node as node_module
@@ -30,6 +31,9 @@ from .workers import POISON, SimExecutor, SimQueryRun, WorkModel
 
 SLACK_S = 90.0
 """What may come on top of a query's deadline: requests under way, and cleaning up against a store that fails."""
+
+LEAVING_S = 120.0
+"""How long a node may take to leave: it ends what it has taken on."""
 
 GIVE_UP_S = 60.0
 """How long a session looks for nodes before it has nothing to ask."""
@@ -123,6 +127,7 @@ class _NodeSeat:
     incarnations: int = 0
     process: Process | None = None
     node: Node | None = None
+    is_leaving: bool = False
 
     @property
     def is_up(self) -> bool:
@@ -180,15 +185,17 @@ class _Play:
         """Let the store heal, and see that nothing is left."""
         self._healed = True
         self._backend.heal()
-        if not any(seat.is_up for seat in self._seats):
-            self._start_node(self._seats[0])
         self.world.note("-", "heals")
+        if all(seat.is_leaving for seat in self._seats if seat.is_up):
+            self.world.run(lambda: not any(seat.is_up for seat in self._seats), self.world.now_s + LEAVING_S)
+            self._start_node(self._seats[0])
         self.world.run(lambda: False, self.world.now_s + self._settle_s())
         self._judge_idle()
         for seat in self._seats:
             if seat.is_up and seat.node is not None:
+                seat.is_leaving = True
                 seat.node.stop()
-        if not self.world.run(lambda: not any(seat.is_up for seat in self._seats), self.world.now_s + 60.0):
+        if not self.world.run(lambda: not any(seat.is_up for seat in self._seats), self.world.now_s + LEAVING_S):
             self.problems.append("nodes do not leave")
         self._judge_all()
         left = sorted(self._backend.objects)
@@ -238,7 +245,7 @@ class _Play:
             executors=lambda _: SimExecutor(store, process, scratch / f"own-{next(bees)}", self._model, BEE_BYTES),
             host=host,
         )
-        seat.process, seat.node = process, node
+        seat.process, seat.node, seat.is_leaving = process, node, False
 
         def main() -> None:
             try:
@@ -360,6 +367,8 @@ class _Play:
         refused = Counter[str]()
         for store in self._stores:
             refused.update(store.refusals.snapshot())
+        if self.scenario.faults.fails or self.scenario.same_ids:
+            del refused[REPLAYED]  # what arrives twice, or in a next life, is to be refused
         if refused and not self.scenario.faults.damages:
             self.problems.append(f"objects were refused, though none was damaged: {dict(refused)}")
 
@@ -402,6 +411,7 @@ class _Play:
         elif event.trouble == "cut off":
             process.cut_off_until_s = self.world.now_s + event.for_s
         elif event.trouble == "leave" and seat is not None and seat.node is not None:
+            seat.is_leaving = True
             seat.node.stop()
         else:
             process.kill()
