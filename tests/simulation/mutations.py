@@ -189,11 +189,9 @@ MUTATIONS = (
     Mutation(name="drop the checksums of partials", kinds=("damage",), patches=_no_checksums),
     Mutation(name="drop the seals of messages", kinds=("damage",), patches=_no_seals),
     Mutation(
-        name="take a create that failed for lost, without reading back", kinds=("creates",), patches=_failed_create_lost
+        name="take a failed create for lost, without a read-back", kinds=("creates",), patches=_failed_create_lost
     ),
-    Mutation(
-        name="take a create that failed for won, without reading back", kinds=("creates",), patches=_failed_create_won
-    ),
+    Mutation(name="take a failed create for won, without a read-back", kinds=("creates",), patches=_failed_create_won),
     Mutation(name="count every attempt of a task", kinds=("deaths", "losses"), patches=_two_attempts_count),
     Mutation(name="take no node for dead", kinds=("deaths",), patches=_nobody_dies),
     Mutation(name="collect queries whose lease is renewed", kinds=("calm",), patches=_live_queries_collected),
@@ -201,11 +199,9 @@ MUTATIONS = (
     Mutation(name="collect nothing", kinds=("deaths", "sessions"), patches=_nothing_collected),
     Mutation(name="forget which mail was read", kinds=("store", "creates"), patches=_mail_forgotten),
     Mutation(name="take a partial that is missing for empty", kinds=("losses",), patches=_missing_is_empty),
-    Mutation(
-        name="overlook commits of attempts that are not the newest", kinds=("calm", "deaths", "sessions"), patches=_late_commits_lost
-    ),
+    Mutation(name="overlook commits but of the newest attempt", kinds=("stragglers",), patches=_late_commits_lost),
     Mutation(name="try again without bound", kinds=("calm", "lag"), patches=_no_bound),
     Mutation(name="pass over the deadline", kinds=("deaths",), patches=_no_deadline),
-    Mutation(name="let a task that is done again have the same commit record", kinds=("losses",), patches=_one_epoch),
+    Mutation(name="give a task that is done again the same record", kinds=("losses",), patches=_one_epoch),
 )
 """All of them."""

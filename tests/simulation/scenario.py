@@ -127,6 +127,7 @@ class Scenario:
 KINDS = {
     "calm": 2,
     "creates": 1,
+    "stragglers": 1,
     "losses": 1,
     "lag": 1,
     "damage": 2,
@@ -143,7 +144,7 @@ def scenario_of(seed: int) -> Scenario:
     """Return what a seed stands for."""
     random = Random(f"{seed} scenario")
     kind = random.choices(list(KINDS), list(KINDS.values()))[0]
-    nodes = tuple(_node(random) for _ in range(random.randint(1, 4)))
+    nodes = tuple(_node(random) for _ in range(random.randint(3 if kind == "stragglers" else 1, 4)))
     sessions = tuple(_session(random, kind) for _ in range(random.choice((1, 1, 1, 2))))
     return Scenario(
         kind=kind,
@@ -153,7 +154,7 @@ def scenario_of(seed: int) -> Scenario:
         faults=_faults(random, kind),
         settings=_settings(random),
         task_s=random.choice((0.05, 0.5, 3.0)),
-        straggles=random.choice((0.0, 0.0, 0.1)),
+        straggles=0.25 if kind == "stragglers" else random.choice((0.0, 0.0, 0.1)),
         exhausts=random.choice((0.0, 0.0, 0.0, 0.2)),
         listing_kind=random.choice(("folder", "bucket")),
         same_ids=random.random() < 0.5,

@@ -16,7 +16,7 @@ from apiary_df.errors import ApiaryError, InternalError
 from apiary_df.footers import FooterCache
 from apiary_df.host import Host
 from apiary_df.protocol import keys
-from apiary_df.protocol.seal import REPLAYED
+from apiary_df.protocol.seal import DAMAGED, REPLAYED, UNSEALED
 from apiary_df.report import AttemptReport
 from apiary_df.view import SwarmView
 from apiary_df.worker import node as node_module
@@ -367,6 +367,8 @@ class _Play:
         refused = Counter[str]()
         for store in self._stores:
             refused.update(store.refusals.snapshot())
+        if self._backend.bad_records_read and not (refused[DAMAGED] or refused[UNSEALED]):
+            self.problems.append(f"{self._backend.bad_records_read} damaged mails and records passed for whole ones")
         if self.scenario.faults.fails or self.scenario.same_ids:
             del refused[REPLAYED]  # what arrives twice, or in a next life, is to be refused
         if refused and not self.scenario.faults.damages:

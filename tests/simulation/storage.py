@@ -16,6 +16,7 @@ from random import Random
 from typing import Any, Literal, TypeVar
 
 from apiary_df.errors import ApiaryError, ObjectExists, ObjectMissing, StorageTransient, StorageUnreachable
+from apiary_df.protocol import keys
 from apiary_df.store import Store, StoreOptions
 from apiary_df.store_options import ObjectMeta
 
@@ -106,7 +107,8 @@ class Backend:
         self.objects: dict[str, Object] = {}
         self.failing_until_s = 0.0
         self.failing_chance = 0.0
-        self.damaged: set[str] = set()
+        self.bad_contents: set[bytes] = set()
+        self.bad_records_read = 0
         self.creations: dict[str, int] = {}
         self._may_damage = may_damage
         self._versions = 0
@@ -136,7 +138,6 @@ class Backend:
         """Put an object."""
         if self.faults.torn and self._may_damage(key) and self.random.random() < self.faults.torn:
             data = self.spoiled(data)
-            self.damaged.add(key)
         self._set(key, data)
 
     def write_new(self, key: str, data: bytes) -> None:
@@ -189,8 +190,11 @@ class Backend:
             return data
         place = self.random.randrange(len(data))
         if self.random.random() < 0.4:
-            return data[:place]
-        return data[:place] + bytes([data[place] ^ (1 << self.random.randrange(8))]) + data[place + 1 :]
+            bad = data[:place]
+        else:
+            bad = data[:place] + bytes([data[place] ^ (1 << self.random.randrange(8))]) + data[place + 1 :]
+        self.bad_contents.add(bad)
+        return bad
 
     def _set(self, key: str, data: bytes) -> None:
         self._remember(key)
@@ -237,7 +241,10 @@ class SimStore(Store):
     def get(self, key: str, limit_bytes: int | None = None) -> bytes:
         """Read an object; none is larger than any limit here."""
         self.counts.add(get=1)
-        return self._request("get", key, lambda: self._objects.read(self._path(key)))
+        data = self._request("get", key, lambda: self._objects.read(self._path(key)))
+        if data in self._objects.bad_contents and (keys.node_of_mail(key) or "/commit_" in key):
+            self._objects.bad_records_read += 1
+        return data
 
     def put(self, key: str, data: Any) -> None:
         """Write an object."""
