@@ -254,7 +254,7 @@ class _Play:
                 if node.ready.is_set():
                     raise
                 self.world.note(name, f"did not start: {error.code}")
-                self.world.at(self.world.now_s + 2.0, lambda: None if self._healed else self._start_node(seat))
+                self.world.at(self.world.now_s + 2.0, lambda: None if seat.is_leaving else self._start_node(seat))
             self.world.at(self.world.now_s, process.kill)
 
         process.start("main", main)
