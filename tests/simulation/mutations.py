@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from apiary_df import collector, coordinator, leases
+from apiary_df.collect import Stillness
 from apiary_df.errors import ObjectExists, ObjectMissing, PartialLost, StorageTransient
 from apiary_df.model import NodeState
 from apiary_df.protocol import heartbeat, inbox, keys, partial, seal, storage
@@ -122,7 +123,7 @@ def _nobody_dies() -> tuple[Patch, ...]:
 
 
 def _live_queries_collected() -> tuple[Patch, ...]:
-    class Impatient(collector.Stillness[Any]):
+    class Impatient(Stillness[Any]):
         def look(self, name: Any, mark: object, now_s: float) -> float:
             return float("inf")
 
