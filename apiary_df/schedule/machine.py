@@ -51,9 +51,10 @@ from apiary_df.schedule.table import TRANSITIONS, QueryState
 MAX_ATTEMPTS = 4
 """Tries that a task gets before the query fails: enough for a bad node and an unlucky one, few enough to end."""
 
-LOSSES_FOR_AN_ATTEMPT = 2
+LOSSES_FOR_AN_ATTEMPT = 4
 """Attempts lost with their nodes that weigh as much as one that failed: a loss is rarely the task's own fault, but one
-that takes every node down with it must end, too. The first of ``max_attempts`` is not given twice."""
+that takes every node down with it must end, too. Where nodes lived 18 s at a time, half of this was reached once in a
+thousand queries. The first of ``max_attempts`` is not given several times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

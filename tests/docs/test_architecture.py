@@ -216,7 +216,7 @@ def _lives() -> list[list[Event]]:
     return [
         [*begin, _erred(0, StorageTransient("503")), Tick(), _committed(0, attempt=1), _committed(1), RootFinished()],
         [*begin, _erred(0, ExecutionFailed("overflow"))],
-        [*begin, here, again, _seen("c"), _seen("d"), _seen("e"), _seen("f")],
+        [*begin, here, again, *(_seen(f"c{n}") for n in range(9))],
         [
             *begin,
             here,
@@ -225,7 +225,7 @@ def _lives() -> list[list[Event]]:
             _seen("a"),
             Tick(),
         ],
-        [*begin, *(TaskForgotten(key=_key(0, n)) for n in range(5))],
+        [*begin, *(TaskForgotten(key=_key(0, n)) for n in range(9))],
         [*begin, gone, AllNodesLost()],
         [*begin, gone, AllNodesLost(can_finish=False)],
         [*begin, *damaged],

@@ -382,7 +382,7 @@ def test_an_attempt_that_its_node_has_forgotten_is_lost_and_made_again_at_once()
     assert tell(schedule, TaskForgotten(key=key(0, 0))) == ()
 
 
-@pytest.mark.parametrize(("max_attempts", "losses"), [(1, 1), (2, 3), (4, 7)])
+@pytest.mark.parametrize(("max_attempts", "losses"), [(1, 1), (2, 5), (4, 13)])
 def test_losses_weigh_less_than_failures_and_are_bounded_as_well(max_attempts: int, losses: int) -> None:
     schedule = running(1, max_attempts=max_attempts)
     for number in range(1, losses):
