@@ -216,7 +216,7 @@ def _lives() -> list[list[Event]]:
     return [
         [*begin, _erred(0, StorageTransient("503")), Tick(), _committed(0, attempt=1), _committed(1), RootFinished()],
         [*begin, _erred(0, ExecutionFailed("overflow"))],
-        [*begin, here, again, *(_seen(f"c{n}") for n in range(9))],
+        [*begin, here, again, *(_seen(f"c{n}") for n in range(8))],
         [
             *begin,
             here,
