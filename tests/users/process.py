@@ -115,7 +115,8 @@ def main() -> None:
         endless = stop if plan["lanes"] > 1 else None
         lanes += [Lane(ctx, number, order, expected, endless) for _ in range(plan["lanes"])]
     print("ready", flush=True)  # noqa: T201 - what its starter waits for
-    sys.stdin.readline()
+    if not sys.stdin.readline():
+        return  # its starter has ended
     threads = [threading.Thread(target=lane.run, daemon=True) for lane in lanes]
     for thread in threads:
         thread.start()
