@@ -328,7 +328,9 @@ class SessionSwarm:
             return _Decision(RunsHere(reason=SPARK_FUNCTIONS), SPARK_FUNCTIONS)
         bees = sum(node.bees_total for node in workers)
         options = RewriteOptions(
-            partitions=min(max(MIN_PARTITIONS, bees), MAX_PARTITIONS), small_bytes=self.settings.small_bytes
+            partitions=min(max(MIN_PARTITIONS, bees), MAX_PARTITIONS),
+            small_bytes=self.settings.small_bytes,
+            bee_bytes=min(node.memory_per_bee for node in workers),
         )
         plan = self._plan(df, planner, options)
         if isinstance(plan, RunsHere):

@@ -49,6 +49,9 @@ RUN_BYTES = 8 << 20
 RUN_BYTES_A_PARTITION = 1 << 20
 """In a folder, a partial is written in runs of so many bytes, so that a segment is worth a read of its own."""
 
+MIN_RUN_BYTES = 1 << 20
+"""A run has at least so many bytes, however little memory there is for it."""
+
 _EXHAUSTED_MARKS = ("Resources exhausted", "No space left on device", "memory allocation")
 """How DataFusion's errors begin, or the system's within them, when a bee's memory or disk ran out."""
 
@@ -181,7 +184,7 @@ def run_attempt(
         bench.scratch,
         memory_bytes=bench.partial_memory_bytes,
         compression=bench.compression,
-        run_bytes=max(RUN_BYTES, partitions * RUN_BYTES_A_PARTITION) if bench.store.kind == "folder" else None,
+        run_bytes=_run_bytes(partitions, bench),
         batch_rows=engine.batch_rows,
         strong=bench.store.options.swarm_key is not None,
     )
@@ -198,6 +201,13 @@ def run_attempt(
         spilled_bytes=sum(metric.spilled_bytes or 0 for metric in metrics),
         files=written(fragment, bench.options),
     )
+
+
+def _run_bytes(partitions: int, bench: Bench) -> int | None:
+    """Return how many bytes of a partial are written in one go; None if all of it is."""
+    if bench.store.kind != "folder":
+        return None
+    return min(max(RUN_BYTES, partitions * RUN_BYTES_A_PARTITION), max(bench.partial_memory_bytes, MIN_RUN_BYTES))
 
 
 def drain(

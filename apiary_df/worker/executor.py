@@ -25,6 +25,9 @@ from apiary_df.worker.engine import Engine
 ENGINE_SHARE = 0.75
 """Share of a bee's memory that its engine's pool may hold; the rest is for what the pool does not count."""
 
+PARTIAL_SHARE = 0.125
+"""Share of a bee's memory that its partial may hold before it spools to disk; the rest is for buffers on the way."""
+
 
 class AnyOf:
     """A flag that is raised when any of others is.
@@ -110,7 +113,7 @@ class ThreadExecutor:
             store=self._store,
             scratch=folder,
             options=self._options,
-            partial_memory_bytes=self._settings.partial_memory_bytes,
+            partial_memory_bytes=min(self._settings.partial_memory_bytes, int(job.memory_bytes * PARTIAL_SHARE)),
             compression=codec_of(self._settings),
         )
         try:

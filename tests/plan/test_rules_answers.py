@@ -20,7 +20,7 @@ OPTIONS = [
     RewriteOptions(partitions=partitions, small_bytes=small_bytes)
     for partitions in (2, 3)
     for small_bytes in (0, 10_000, 1 << 20)
-]
+] + [RewriteOptions(partitions=2, small_bytes=0, bee_bytes=50_000)]
 
 
 def distinct_phases(tree: PlanNode) -> dict[PlanNode, str]:
@@ -68,6 +68,7 @@ def test_rules_run_in_the_documented_order() -> None:
         "sort_after_shuffles",
         "collapse_small_subtrees",
         "shuffle_build_emitting_joins",
+        "widen_shuffles",
         "isolate_single_task_joins",
         "gather_build_sides",
         "spell_out_partition_order",

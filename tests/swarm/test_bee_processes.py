@@ -160,10 +160,13 @@ def test_a_bee_that_dies_costs_one_attempt(
 def test_a_bee_that_holds_too_much_is_killed_by_its_node(swarm: LocalSwarm, table: Path, tmp_path: Path) -> None:
     with session(swarm, table, tmp_path, be_hungry) as ctx:
         assert ctx.sql(SUM).to_pydict() == {"s": [ROWS * (ROWS - 1) // 2]}
-        failed = [attempt for attempt in attempts_of(ctx) if attempt.outcome != "committed"]
+        attempts = attempts_of(ctx)
+    failed = [attempt for attempt in attempts if attempt.outcome != "committed"]
     assert len(failed) == 1
     assert failed[0].error is not None
     assert failed[0].error.code == "bee_out_of_memory"
+    (again,) = (a for a in attempts if (a.stage, a.task, a.attempt) == (failed[0].stage, failed[0].task, 1))
+    assert (failed[0].slots, again.slots) == (1, 2)
     budget_bytes, held_bytes = (int(failed[0].error.details[name]) for name in ("budget_bytes", "held_bytes"))
     assert budget_bytes == MEMORY_BYTES // BEES
     assert held_bytes > budget_bytes

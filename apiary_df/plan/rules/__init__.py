@@ -18,6 +18,7 @@ from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.rules.shuffle_build_emitting_joins import shuffle_build_emitting_joins
 from apiary_df.plan.rules.sort_after_shuffles import sort_after_shuffles
 from apiary_df.plan.rules.spell_out_partition_order import spell_out_partition_order
+from apiary_df.plan.rules.widen_shuffles import widen_shuffles
 from apiary_df.plan.tree import PlanNode
 
 Rule = Callable[[PlanNode, RewriteOptions], PlanNode]
@@ -28,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     sort_after_shuffles,
     collapse_small_subtrees,
     shuffle_build_emitting_joins,
+    widen_shuffles,
     isolate_single_task_joins,
     gather_build_sides,
     spell_out_partition_order,

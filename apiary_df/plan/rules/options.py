@@ -17,8 +17,10 @@ class RewriteOptions:
             consumer; 0 keeps every exchange.
         embed_bytes: In-memory tables of at most this many bytes travel inside the fragments that read them; larger
             ones are stored once, by the session, and shared out like a shuffle's partitions.
+        bee_bytes: Memory of the smallest bee that may get a task; None where memory is no matter.
     """
 
     partitions: int
     small_bytes: int
     embed_bytes: int = EMBED_BYTES
+    bee_bytes: int | None = None

@@ -1,13 +1,4 @@
-"""A join and a sort over data ten times a bee's budget: do they finish, exactly, and what do nodes and bees hold?
-
-    python -m benchmarks.memory
-    python -m benchmarks.memory --bee 64MiB --limit 512MiB
-
-Prints, for each query, its rows against plain DataFusion's, attempts that failed, what was spilled, and the most resident
-memory of nodes and bees beside the budget. ``--limit`` stands in for a container's limit: a watchdog that kills, as the
-system would, the largest process of a node whose processes hold more than that together (their anonymous memory, shared
-pages counted once). The exit code is 1 if an answer differs, a query fails, or a process was killed.
-"""
+"""A join and a sort over more than the bees' memory: the data, the runs, and what their processes hold meanwhile."""
 
 from __future__ import annotations
 
@@ -19,21 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import datafusion
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import typer
-from rich.console import Console
-from rich.table import Table
 
 from apiary_df import LocalSwarm, SessionContext
-from apiary_df.config import format_bytes, parse_size
 from apiary_df.errors import ApiaryError
 from apiary_df.report import QueryReport
-from benchmarks.harness import BENCH_FOLDER, environment, write_json
 
 SAMPLE_S = 0.02
 ROW_BYTES = 64
@@ -49,9 +34,6 @@ JOIN = (
     "FROM build l JOIN probe r ON l.k = r.k GROUP BY m ORDER BY m"
 )
 SORT = "SELECT * FROM build ORDER BY a, k"
-
-console = Console()
-
 
 @dataclass(slots=True, kw_only=True)
 class Held:
@@ -180,7 +162,9 @@ def run(name: str, sql: str, swarm: SessionContext, plain: datafusion.SessionCon
     with watchdog.watching() as held:
         try:
             stream = swarm.sql(sql).execute_stream()
-            same = same_rows((batch.to_pyarrow() for batch in stream), (b.to_pyarrow() for b in plain.sql(sql).execute_stream()))
+            same = same_rows(
+                (batch.to_pyarrow() for batch in stream), (b.to_pyarrow() for b in plain.sql(sql).execute_stream())
+            )
         except ApiaryError as raised:
             error = str(raised)
     report = swarm.last_query
@@ -219,27 +203,6 @@ def same_rows(actual: Iterator[pa.RecordBatch], expected: Iterator[pa.RecordBatc
         left, right = left.slice(rows), right.slice(rows)
 
 
-def main(
-    bee: Annotated[str, typer.Option(help="Budget of a bee.")] = "64MiB",
-    bees: Annotated[int, typer.Option(min=1, help="Bees of each node.")] = 2,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
-    times: Annotated[int, typer.Option(min=1, help="Size of each table, in budgets of a bee.")] = 10,
-    limit: Annotated[str | None, typer.Option(help="Memory that a node's processes may hold together.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the figures there.")] = None,
-) -> None:
-    """Run both queries and print the table."""
-    facts = environment()
-    bee_bytes = parse_size(bee)
-    limit_bytes = None if limit is None else parse_size(limit)
-    paths = generate(BENCH_FOLDER / f"memory-{bee_bytes * times}", bee_bytes * times)
-    outcomes = measured(paths, bee_bytes=bee_bytes, bees=bees, nodes=nodes, limit_bytes=limit_bytes)
-    show(outcomes, f"{nodes} nodes of {bees} bees of {format_bytes(bee_bytes)}, tables of {times} times that each")
-    if json is not None:
-        write_json(json, {"benchmark": "memory", **facts, "bee_bytes": bee_bytes, "outcomes": outcomes})
-    if any(not outcome.same or outcome.killed for outcome in outcomes):
-        raise typer.Exit(1)
-
-
 def measured(
     paths: Mapping[str, Path], *, bee_bytes: int, bees: int, nodes: int, limit_bytes: int | None
 ) -> list[Outcome]:
@@ -254,26 +217,3 @@ def measured(
                 context.register_parquet(name, str(path))
         watchdog = Watchdog(tuple(process.pid for process in swarm.processes.values()), limit_bytes)
         return [run(name, sql, ctx, plain, watchdog) for name, sql in (("join", JOIN), ("sort", SORT))]
-
-
-def show(outcomes: list[Outcome], title: str) -> None:
-    """Print the table."""
-    table = Table("query", "rows", "seconds", "tasks", "failed attempts", "spilled", "node, peak", "bee, peak", title=title)
-    for outcome in outcomes:
-        rows = "exact" if outcome.same else "[red]differ[/]"
-        failed = ", ".join(f"{count} {code}" for code, count in outcome.failed.items()) or "none"
-        table.add_row(
-            outcome.name,
-            rows if not outcome.error else f"[red]{outcome.error[:300]}[/]",
-            f"{outcome.seconds:.1f}",
-            str(outcome.tasks),
-            failed + (f", {outcome.killed} killed by the limit" if outcome.killed else ""),
-            format_bytes(outcome.spilled_bytes),
-            format_bytes(outcome.node_bytes),
-            format_bytes(outcome.bee_bytes),
-        )
-    console.print(table)
-
-
-if __name__ == "__main__":
-    typer.run(main)

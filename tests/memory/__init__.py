@@ -1,0 +1,1 @@
+"""Queries over more than the bees' memory."""
