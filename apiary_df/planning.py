@@ -68,6 +68,9 @@ Shuffling the other side of a join through storage costs more than as many bytes
 megabyte) is made for threads, between which a shuffle costs nothing.
 """
 
+BROADCAST_BEE_SHARE = 0.125
+"""Share of a bee's memory that a copy of a build side may take: its hash table, and the rest, need room as well."""
+
 MIN_BROADCAST_BYTES = 1 << 20
 """Build side that is broadcast however many bees there are: DataFusion's own limit."""
 
@@ -161,6 +164,7 @@ class SwarmPlanner:
         self._prepare = prepare
         self._twin: datafusion.SessionContext | None = None
         self._twin_partitions = 0
+        self._twin_limits: dict[str, str] = {}
         self._settings: dict[str, str] = {}
         self._split_text_bytes = 0
         self._schemas: OrderedDict[bytes, ExchangeSchema] = OrderedDict()
@@ -183,7 +187,7 @@ class SwarmPlanner:
         Raises:
             SqlError: If DataFusion cannot plan the query at all.
         """
-        twin = self._twin_for(options.partitions)
+        twin = self._twin_for(options.partitions, options.bee_bytes)
         try:
             frame = twin.create_dataframe_from_logical_plan(logical)
             physical = frame.execution_plan()
@@ -232,7 +236,7 @@ class SwarmPlanner:
         """
         if not logical.display().startswith(WRITING_PLANS):
             return None
-        twin = self._twin_for(self._twin_partitions or partitions)
+        twin = self._twin or self._twin_for(partitions)
         try:
             frame = twin.create_dataframe_from_logical_plan(logical)
             physical = frame.execution_plan()
@@ -297,9 +301,10 @@ class SwarmPlanner:
         twin = self._twin or self._twin_for(MIN_PARTITIONS)
         return display_plan(twin, node)
 
-    def _twin_for(self, partitions: int) -> datafusion.SessionContext:
+    def _twin_for(self, partitions: int, bee_bytes: int | None = None) -> datafusion.SessionContext:
         partitions = min(max(MIN_PARTITIONS, partitions), MAX_PARTITIONS)
-        if self._twin is None or self._twin_partitions != partitions:
+        limits = broadcast_limits(partitions, bee_bytes)
+        if self._twin is None or (self._twin_partitions, self._twin_limits) != (partitions, limits):
             # Setting an option changes the object that it is set on.
             config = copy.copy(self._config)
             config = config.set("datafusion.catalog.information_schema", "true")
@@ -308,13 +313,13 @@ class SwarmPlanner:
             for name, value in TWIN_OPTIONS.items():
                 config = config.set(name, value)
             chosen = changed_settings(datafusion.SessionContext(config))
-            for name, value in broadcast_limits(partitions).items():
+            for name, value in limits.items():
                 # Who has set a limit of their own means it.
                 config = config if name in chosen else config.set(name, value)
             config = config.with_target_partitions(partitions)
             twin = datafusion.SessionContext(config)
             self._prepare(twin)
-            self._twin, self._twin_partitions = twin, partitions
+            self._twin, self._twin_partitions, self._twin_limits = twin, partitions, limits
             self._settings = changed_settings(twin)
         return self._twin
 
@@ -395,9 +400,16 @@ def _is_encodable(ctx: datafusion.SessionContext, plan: LogicalPlan) -> bool:
     return True
 
 
-def broadcast_limits(partitions: int) -> dict[str, str]:
-    """Return the options that say up to what size a build side is broadcast, for so many partitions."""
+def broadcast_limits(partitions: int, bee_bytes: int | None = None) -> dict[str, str]:
+    """Return the options that say up to what size a build side is broadcast.
+
+    Args:
+        partitions: Partitions of the plan.
+        bee_bytes: Memory of the smallest bee, each of which is to hold a copy; None if that is no matter.
+    """
     broadcast_bytes = max(MIN_BROADCAST_BYTES, BROADCAST_TOTAL_BYTES // partitions)
+    if bee_bytes is not None:
+        broadcast_bytes = min(broadcast_bytes, int(bee_bytes * BROADCAST_BEE_SHARE))
     return {
         _BROADCAST_BYTES_OPTION: str(broadcast_bytes),
         _BROADCAST_ROWS_OPTION: str(broadcast_bytes // BROADCAST_ROW_BYTES),

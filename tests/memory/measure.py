@@ -35,6 +35,7 @@ JOIN = (
 )
 SORT = "SELECT * FROM build ORDER BY a, k"
 
+
 @dataclass(slots=True, kw_only=True)
 class Held:
     """What a swarm's processes held while something ran, in bytes.
@@ -197,7 +198,7 @@ def same_rows(actual: Iterator[pa.RecordBatch], expected: Iterator[pa.RecordBatc
             right = pa.Table.from_batches([batch])
         rows = min(left.num_rows, right.num_rows)
         if not rows:
-            return left.num_rows == right.num_rows
+            return bool(left.num_rows == right.num_rows)
         if not left.slice(0, rows).equals(right.slice(0, rows)):
             return False
         left, right = left.slice(rows), right.slice(rows)

@@ -11,11 +11,12 @@ from .measure import generate, measured
 
 pytestmark = [
     pytest.mark.processes,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory of processes is looked up in /proc"),
 ]
 
 BEE_BYTES = 16 << 20
-TIMES = 4
+TIMES = 3
 """Size of each table in budgets of a bee: enough to need what ten times need (``python -m tests.memory``)."""
 
 NODE_BYTES = 512 << 20
