@@ -9,7 +9,7 @@ import pytest
 
 from apiary_df.errors import PlanError
 from apiary_df.plan import codec
-from apiary_df.plan.operators import has_build_side, join_type, partition_count
+from apiary_df.plan.operators import has_build_side, join_type, partition_count, source_bytes
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.rules.collapse_small_subtrees import collapse_small_subtrees
 from apiary_df.plan.rules.drop_round_robin import drop_round_robin
@@ -18,9 +18,10 @@ from apiary_df.plan.rules.isolate_single_task_joins import isolate_single_task_j
 from apiary_df.plan.rules.shuffle_build_emitting_joins import shuffle_build_emitting_joins
 from apiary_df.plan.rules.sort_after_shuffles import sort_after_shuffles
 from apiary_df.plan.rules.spell_out_partition_order import spell_out_partition_order
+from apiary_df.plan.rules.widen_shuffles import DECODED_FACTOR, HELD_SHARE, MAX_SHUFFLE_PARTITIONS, widen_shuffles
 from apiary_df.plan.tree import PlanNode
 from plan.local_swarm import planned_tree
-from plan.sample_queries import Sample, by_name
+from plan.sample_queries import SAMPLES, WITHOUT_A_PLAN, Sample, by_name
 
 SamplesUnder = Callable[[Sample], datafusion.SessionContext]
 
@@ -298,3 +299,37 @@ def test_an_order_below_a_join_that_more_than_windows_rely_on_is_not_touched(sam
 def test_windows_whose_sort_names_their_keys_are_left(name: str, samples_under: SamplesUnder) -> None:
     tree = tree_of(samples_under, name)
     assert spell_out_partition_order(tree, KEEP) == tree
+
+
+# -- widen_shuffles -------------------------------------------------------------------------------------------------
+
+
+def shuffle_counts(tree: PlanNode) -> set[int]:
+    return {hashing[1] for node in tree.walk() if (hashing := codec.hash_of_repartition(node)) is not None}
+
+
+def roomy(bee_bytes: int | None) -> RewriteOptions:
+    return RewriteOptions(partitions=3, small_bytes=0, bee_bytes=bee_bytes)
+
+
+def test_shuffles_of_a_join_get_as_many_partitions_as_its_build_side_needs(
+    samples_under: SamplesUnder,
+) -> None:
+    plans = (tree_of(samples_under, sample.name) for sample in SAMPLES if sample.name not in WITHOUT_A_PLAN)
+    tree = next(plan for plan in plans if any(map(is_shuffled_join, plan.walk())))
+    assert shuffle_counts(tree) == {3}
+    build_bytes = max(source_bytes(node.children[0]) for node in tree.walk() if is_shuffled_join(node))
+    bee_bytes = int(build_bytes * DECODED_FACTOR / HELD_SHARE / 9.5)
+    assert shuffle_counts(widen_shuffles(tree, roomy(bee_bytes))) == {10}
+    assert shuffle_counts(widen_shuffles(tree, roomy(1))) == {MAX_SHUFFLE_PARTITIONS}
+    for unchanged in (None, 1 << 40):
+        assert widen_shuffles(tree, roomy(unchanged)) == tree
+
+
+def test_shuffles_of_what_can_spill_are_left(samples: datafusion.SessionContext) -> None:
+    _, tree = planned_tree(samples, "SELECT value % 3 AS m, count(*) AS c FROM range(0, 30000) GROUP BY m", 3)
+    assert widen_shuffles(tree, roomy(1)) == tree
+
+
+def is_shuffled_join(node: PlanNode) -> bool:
+    return node.kind == "hash_join" and codec.fields_of(node).partition_mode == codec.PARTITIONED
