@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
-import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import pyarrow as pa
@@ -35,18 +32,16 @@ from apiary_df.host import SYSTEM, Host
 from apiary_df.model import NodeInfo, NodeState, TaskKey, TaskSpec
 from apiary_df.patience import Patience
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
-from apiary_df.plan.functions import PythonFunction
-from apiary_df.plan.sinks import find_sink, target_of
-from apiary_df.plan.stages import Stage, StageGraph
+from apiary_df.plan.stages import Stage
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
 from apiary_df.protocol.lost import read_or_lost
 from apiary_df.protocol.messages import CommitRecord
 from apiary_df.protocol.partial import read_partial
-from apiary_df.publish import ROOT_FOLDER, Write, written
+from apiary_df.publish import ROOT_FOLDER, planned_write
+from apiary_df.query import Query, new_query_id
 from apiary_df.query_objects import QueryObjects
 from apiary_df.report import QueryEnd, QueryReport
-from apiary_df.roots import Place
 from apiary_df.schedule import (
     AllNodesLost,
     Cancelled,
@@ -79,7 +74,6 @@ from apiary_df.tasks import TaskOptions, is_plain_gather, plan_in_session, plan_
 from apiary_df.view import GivenWork, SwarmView
 from apiary_df.worker.bee import Bench, batches_of, prepare_plan, run_attempt, workbench
 from apiary_df.worker.engine import Engine
-from apiary_df.writes import attempt_folder
 
 logger = logging.getLogger("apiary_df")
 
@@ -94,29 +88,6 @@ _PLAIN_ENDS = (QueryCancelled, QueryTimeout, WriteUndone)
 
 OnProgress = Callable[[int, int, str], None]
 """Told how many tasks are committed, how many are known, and what goes on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """A query that was planned for the swarm.
-
-    Attributes:
-        sql: Its text, for reports; None if it came as a DataFrame.
-        graph: Its stages.
-        settings: DataFusion options under which every task runs.
-        schema: Schema of the result.
-        reason: Why it is distributed.
-        functions: The Python functions that its tasks run: only nodes that allow them are given any.
-        places: What its tasks read and write: only nodes that may are given any.
-    """
-
-    sql: str | None
-    graph: StageGraph
-    settings: Mapping[str, str]
-    schema: pa.Schema
-    reason: str
-    functions: tuple[PythonFunction, ...] = ()
-    places: frozenset[Place | None] = frozenset()
 
 
 class QueryRun:
@@ -184,7 +155,15 @@ class QueryRun:
         self._settled = False
         self._wait_s = settings.poll_min_s
         self._requests_before = view.store.counts.snapshot()
-        self._write = self._planned_write()
+        self._write = planned_write(
+            query.graph,
+            self.query_id,
+            view.node_id,
+            options=view.store_options,
+            settings=settings,
+            root=view.store,
+            host=host,
+        )
         self._batches = self._run()
 
     # -- as an iterator -----------------------------------------------------------------------------------------------
@@ -281,22 +260,6 @@ class QueryRun:
         self._state, self._error = ending_of(failure)
         outcome = {"done": "committed", "failed": "failed"}.get(self._state, "stopped")
         self._history.root_ended(self._at_s(), self._rows, outcome, self._error)
-
-    def _planned_write(self) -> Write | None:
-        """Return the files that the query is to write; None if it writes none."""
-        sinks = (find_sink(stage.fragment) for stage in self._query.graph.stages)
-        sink = next((sink for sink in sinks if sink is not None), None)
-        if sink is None:
-            return None
-        return Write(
-            target_of(sink),
-            self.query_id,
-            self._view.node_id,
-            options=self._view.store_options,
-            settings=self._settings,
-            root=self._store,
-            host=self._host,
-        )
 
     def _announce(self) -> None:
         if self._write is not None:
@@ -573,7 +536,7 @@ class QueryRun:
                 batches = iter(list(batches))
                 if (stop := self._stopped()) is not None or not self._settle():
                     return self._handle(stop or Cancelled())
-                self._publish(self._write)
+                self._write.publish_stage(self._root_stage, self._commits())
             for batch in batches:
                 if batch.num_rows:
                     self._rows += batch.num_rows
@@ -613,16 +576,6 @@ class QueryRun:
             return Cancelled()
         return self._timed_out() if self._overdue() else None
 
-    def _publish(self, write: Write) -> None:
-        """Let the files of the attempts that count be seen."""
-        if find_sink(self._root_stage.fragment) is None:
-            counting = self._root_stage.inputs
-            commits = [commit for commit in self._commits() if commit.stage in counting]
-            write.publish((attempt_folder(c.stage, c.task, c.attempt), c.files) for c in commits)
-        else:
-            staged = write.staged(self._root_stage.fragment, ROOT_FOLDER)
-            write.publish([(ROOT_FOLDER, written(staged, self._view.store_options))])
-
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _clean_up(self) -> None:
@@ -658,11 +611,6 @@ class QueryRun:
         self._objects.keep(self._history.outcome(self.report(), self._started_at), tasks, root)
         self._kept = True
         logger.info("query %s is kept: apiary replay %s %s", self.query_id, self._store.url, self.query_id)
-
-
-def new_query_id() -> str:
-    """Return a new query id; ids sort by time of start."""
-    return f"q{int(time.time() * 1000):011x}-{secrets.token_hex(4)}"
 
 
 def _difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:

@@ -28,9 +28,10 @@ from apiary_df.host import SYSTEM, Activity, Host
 from apiary_df.lost_writes import decide, open_folder, take_back_here
 from apiary_df.model import WrittenFile
 from apiary_df.plan.sinks import SinkTarget, find_sink, redirected, target_of
+from apiary_df.plan.stages import Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import WriteJournal, WriteNote
+from apiary_df.protocol.messages import CommitRecord, WriteJournal, WriteNote
 from apiary_df.protocol.storage import write_message
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
@@ -80,6 +81,7 @@ class Write:
         self.query_id = query_id
         self.stands = False
         self._target = target
+        self._options = options
         self._coordinator = coordinator
         self._base_url = base_url(target)
         self._base = open_folder(self._base_url, options)
@@ -151,6 +153,23 @@ class Write:
             self._decide()
             self._check_there()
         self.stands = True
+
+    def publish_stage(self, stage: Stage, commits: Iterable[CommitRecord]) -> None:
+        """Publish what a query has written, by its last stage.
+
+        Args:
+            stage: The stage that the session ran: it wrote the files, or has counted those of its inputs.
+            commits: The commit records that count.
+
+        Raises:
+            WriteUndone: If another process took this session for dead.
+            StorageError: If a file cannot be moved; those that were are taken back.
+        """
+        if find_sink(stage.fragment) is None:
+            counting = [commit for commit in commits if commit.stage in stage.inputs]
+            self.publish((attempt_folder(c.stage, c.task, c.attempt), c.files) for c in counting)
+        else:
+            self.publish([(ROOT_FOLDER, written(self.staged(stage.fragment, ROOT_FOLDER), self._options))])
 
     def end(self) -> None:
         """Take back what does not stand, and remove all traces of the write. Calling it twice does nothing.
@@ -224,6 +243,24 @@ class Write:
             query=self.query_id,
             target=self._base_url,
         )
+
+
+def planned_write(
+    graph: StageGraph,
+    query_id: str,
+    coordinator: str,
+    *,
+    options: StoreOptions | None,
+    settings: Settings,
+    root: Store,
+    host: Host,
+) -> Write | None:
+    """Return the files that a query is to write; None if it writes none. Arguments are those of :class:`Write`."""
+    sinks = (find_sink(stage.fragment) for stage in graph.stages)
+    sink = next((sink for sink in sinks if sink is not None), None)
+    if sink is None:
+        return None
+    return Write(target_of(sink), query_id, coordinator, options=options, settings=settings, root=root, host=host)
 
 
 def _signs_of_life(settings: Settings, base: Store) -> tuple[float, float]:

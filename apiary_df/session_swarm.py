@@ -20,7 +20,7 @@ import datafusion
 import pyarrow as pa
 
 from apiary_df.config import Settings
-from apiary_df.coordinator import Query, QueryRun
+from apiary_df.coordinator import QueryRun
 from apiary_df.dataframe import PHASES, DataFrame, QueryRunner, ResultStream, ours
 from apiary_df.errors import ConfigError, FunctionsRefused, RootsRefused, SqlError
 from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
@@ -37,6 +37,7 @@ from apiary_df.planner import Local, extract_alive_nodes, plan_query
 from apiary_df.planning import MAX_PARTITIONS, MIN_PARTITIONS, RunsHere, RunsOnSwarm, SwarmPlanner, batch_schema
 from apiary_df.progress import QueryProgress
 from apiary_df.protocol.heartbeat import NodeView
+from apiary_df.query import Query
 from apiary_df.report import QueryReport, Verification
 from apiary_df.runs import Rows, Run, local_run, swarm_run
 from apiary_df.session_writes import (

@@ -19,7 +19,6 @@ import pyarrow as pa
 from datafusion.plan import LogicalPlan
 
 from apiary_df.config import Settings
-from apiary_df.coordinator import new_query_id
 from apiary_df.dataframe import ResultStream
 from apiary_df.errors import ApiaryError, SqlError
 from apiary_df.objects import register_object_store_for
@@ -27,6 +26,7 @@ from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.planning import INSERTING_PLAN, WRITING_PLANS, SwarmPlanner
 from apiary_df.protocol.arrow import conform_result
 from apiary_df.publish import Write
+from apiary_df.query import new_query_id
 from apiary_df.runs import Run, local_write
 from apiary_df.statements import reading_from
 from apiary_df.store_options import StoreOptions

@@ -10,9 +10,9 @@ import datafusion
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apiary_df.coordinator import Query
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.planning import RunsOnSwarm, SwarmPlanner, batch_schema
+from apiary_df.query import Query
 
 ROWS = 60
 """Rows of a file: enough that every task of every stage has some."""

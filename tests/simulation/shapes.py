@@ -18,7 +18,6 @@ import datafusion
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apiary_df.coordinator import Query
 from apiary_df.model import ScanFile, SegmentRef, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.rules import RewriteOptions
@@ -27,6 +26,7 @@ from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import RunsOnSwarm, SwarmPlanner
 from apiary_df.protocol.lost import read_or_lost
 from apiary_df.protocol.partial import materialize, read_partial
+from apiary_df.query import Query
 from apiary_df.store import Store
 
 IDS_PER_CELL = 4

@@ -11,7 +11,7 @@ import datafusion
 import pytest
 
 from apiary_df import LocalSwarm, SessionContext
-from apiary_df.coordinator import Query, QueryRun
+from apiary_df.coordinator import QueryRun
 from apiary_df.errors import FunctionsRefused, TaskFailed
 from apiary_df.footers import FooterCache
 from apiary_df.plan.rules import RewriteOptions
@@ -19,6 +19,7 @@ from apiary_df.planning import RunsOnSwarm, SwarmPlanner
 from apiary_df.protocol import keys
 from apiary_df.protocol.messages import Heartbeat
 from apiary_df.protocol.storage import read_message, write_message
+from apiary_df.query import Query
 from apiary_df.store import Store, open_store
 from apiary_df.view import SwarmView
 from swarm.helpers import FORCED, check_same, check_was_distributed
