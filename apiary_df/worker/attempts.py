@@ -112,6 +112,8 @@ class Attempts:
                 self._attempt(order, query, executor, started_s, before)
             except ApiaryError as error:
                 self._report(order, error, started_s)
+                if not self._is_wanted(order.query_id):
+                    self._discard(order, None, committed=False)
         except ApiaryError as error:
             logger.warning("node %s cannot record how task %s went: %s", self._node_id, order.key, error)
         finally:
@@ -230,7 +232,7 @@ class Attempts:
             logger.info("node %s: another attempt at task %s was committed first", self._node_id, key)
         return counts
 
-    def _discard(self, order: Order, query: _Known, *, committed: bool) -> None:
+    def _discard(self, order: Order, query: _Known | None, *, committed: bool) -> None:
         """Remove what an attempt wrote for a query that is over; its coordinator may have cleaned up before."""
         key = order.key
         own = [
@@ -243,7 +245,7 @@ class Attempts:
         if self._store.get_or_none(keys.cancel(key.query_id)) is None:
             # Else it is kept, or its coordinator is about to remove the rest.
             self._store.delete_prefix(keys.query_prefix(key.query_id))
-        if key.stage in query.fragments:
+        if query is not None and key.stage in query.fragments:
             discard(self._fragment(query, order.mail), self._options, query.manifest.created_folders)
 
     def _report(self, order: Order, error: ApiaryError, started_s: float) -> None:
