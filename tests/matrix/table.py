@@ -10,12 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from apiary_df.errors import ExecutionFailed, ResourcesExhausted
+from apiary_df.schedule import LOSSES_FOR_AN_ATTEMPT, MAX_ATTEMPTS
 from apiary_df.testing.faults import Fault, Request, What, disk_full
 
 from .shapes import SHAPES
 
 if TYPE_CHECKING:
     from .lab import Lab
+
+MOST_LOSSES = LOSSES_FOR_AN_ATTEMPT * (MAX_ATTEMPTS - 1) + 1
+"""Attempts at a task that no node ever gets to begin."""
 
 Before = Callable[["Lab", Fault], list[Fault]]
 
@@ -281,8 +285,8 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         "session killed": leaving(rows()),
         **_REFUSED,
         **_STOPPED,
-        "cut short": failed("object_refused", 4),
-        "bit flipped": failed("object_refused", 4),
+        "cut short": failed("object_refused", MAX_ATTEMPTS),
+        "bit flipped": failed("object_refused", MAX_ATTEMPTS),
         "not there": failed("object_missing", 1),
     },
     "lease written": {**_REFUSED, **_STOPPED, "cut short": rows(), "bit flipped": rows()},
@@ -290,9 +294,9 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         "session killed": leaving(rows()),
         **_REFUSED,
         **_STOPPED,
-        "cut short": failed("object_refused", 4),
-        "bit flipped": failed("object_refused", 4),
-        "not there": failed("no_alive_nodes", 7, names_key=False),
+        "cut short": failed("object_refused", MAX_ATTEMPTS),
+        "bit flipped": failed("object_refused", MAX_ATTEMPTS),
+        "not there": failed("no_alive_nodes", MOST_LOSSES, names_key=False),
     },
     "mail sent": {
         "session killed": leaving(rows()),
@@ -310,7 +314,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         **_STOPPED,
         **_DEATH,
         "once": rows(),
-        "for good": failed("no_alive_nodes", 7, names_key=False),
+        "for good": failed("no_alive_nodes", MOST_LOSSES, names_key=False),
         "on one node": rows(None),
         "cut short": rows(1),
         "bit flipped": rows(1),
@@ -325,7 +329,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         **_STOPPED,
         **_DEATH,
         "once": rows(1),
-        "for good": failed("storage_transient", 4),
+        "for good": failed("storage_transient", MAX_ATTEMPTS),
         "on one node": rows(1, aggregate=2, join=3),
         "cut short": rows(1),
         "bit flipped": rows(1),
@@ -336,7 +340,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         **_STOPPED,
         **_DEATH,
         "once": rows(1),
-        "for good": failed("storage_transient", 4),
+        "for good": failed("storage_transient", MAX_ATTEMPTS),
         "on one node": rows(1),
         "cut short": rows(1),
         "bit flipped": rows(1),
@@ -346,7 +350,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         **_STOPPED,
         **{kind: rows(1) for kind in _DEATH},
         "once": rows(1),
-        "for good": failed("storage_transient", 4),
+        "for good": failed("storage_transient", MAX_ATTEMPTS),
         "on one node": rows(1),
         "cut short": rows(),
         "bit flipped": rows(),
@@ -357,7 +361,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         **_STOPPED,
         **_DEATH,
         "once": rows(1),
-        "for good": failed("storage_transient", 4),
+        "for good": failed("storage_transient", MAX_ATTEMPTS),
         "on one node": rows(1),
         "lost reply": rows(1),
         "disk full": rows(1),
@@ -371,7 +375,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         **_DEATH,
         "node killed after": rows(0, aggregate=1, join=1),
         "once": rows(),
-        "for good": failed("storage_transient", 4),
+        "for good": failed("storage_transient", MAX_ATTEMPTS),
         "on one node": rows(1),
         "lost reply": rows(),
         "disk full": rows(),
