@@ -48,10 +48,12 @@ START_TRIES = 3
 
 OVERRUN = 1.25
 OVERRUN_BYTES = 128 * MIB
+OVERRUN_BYTES_A_PARTITION = 1 * MIB
 """A bee that holds more than so many times its budget, and so much on top, is killed.
 
 The engine's pool is three quarters of the budget. What it does not count has the rest: buffers on the way, threads, and
-what the allocators keep, which for small budgets is more than the budget: a sort in 24 MiB was seen to hold 130 MiB.
+what the allocators keep, which for small budgets is more than the budget: a sort in 24 MiB was seen to hold 130 MiB. A
+shuffle has a thread, and buffers, for each of its output partitions: one into 80 was seen to hold 170 MiB.
 """
 
 
@@ -192,7 +194,7 @@ class ProcessExecutor:
 
     def _answer(self, bee: _Bee, job: Job, message: Run) -> Done | Failed:
         """Look after a job until its bee answers."""
-        limit_bytes = int(job.memory_bytes * OVERRUN) + OVERRUN_BYTES
+        limit_bytes = limit_of(job)
         stop_by_s: float | None = None
         while True:
             if bee.pipe.poll(WATCH_S):
@@ -288,6 +290,12 @@ class ProcessExecutor:
             raise ApiaryError.from_info(said.error)
         bee.ready = True
         bee.base_bytes = _anonymous_bytes(bee.pid)
+
+
+def limit_of(job: Job) -> int:
+    """Return how much memory of its own a bee may hold while it runs a job, in bytes."""
+    partitions = job.task.output_partitions
+    return int(job.memory_bytes * OVERRUN) + OVERRUN_BYTES + partitions * OVERRUN_BYTES_A_PARTITION
 
 
 def _name(message: Run) -> str:
