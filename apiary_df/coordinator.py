@@ -264,6 +264,10 @@ class QueryRun:
     def _announce(self) -> None:
         if self._write is not None:
             self._write.begin()
+        # Renewed from the first moment: on a slow store, announcing takes longer than others wait for a sign of life.
+        self._objects.take_lease()
+        self._view.leases.hold(self.query_id)
+        self._announced = True
         self._objects.announce(
             self._query.graph.stages[:-1],
             sql=self._query.sql,
@@ -271,8 +275,6 @@ class QueryRun:
             timeout_s=self._settings.timeout_s,
             write=self._write,
         )
-        self._view.leases.hold(self.query_id)
-        self._announced = True
 
     def _lost(self) -> QueryLost | None:
         """Return an error if others have removed the query: whatever else failed, failed because of that."""

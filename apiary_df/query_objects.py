@@ -74,6 +74,15 @@ class QueryObjects:
         self._mail: dict[str, Mail] = {}
         self._seen_errors: set[str] = set()
 
+    def take_lease(self) -> None:
+        """Write the query's lease, before anything else of it: what is without one for long is collected.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        lease = Lease(query_id=self._query_id, coordinator=self._coordinator, seq=0)
+        write_message(self._store, keys.lease(self._query_id), lease)
+
     def announce(
         self,
         stages: Sequence[Stage],
@@ -83,7 +92,7 @@ class QueryObjects:
         timeout_s: float | None,
         write: Write | None,
     ) -> None:
-        """Write what nodes need to know of the query: every stage's fragment, the lease, and the manifest last.
+        """Write what nodes need to know of the query: every stage's fragment, and the manifest last.
 
         Args:
             stages: All stages but the root.
@@ -124,8 +133,6 @@ class QueryObjects:
             stages=tuple(entries),
             created_folders=0 if write is None else write.created_folders,
         )
-        lease = Lease(query_id=self._query_id, coordinator=self._coordinator, seq=0)
-        write_message(self._store, keys.lease(self._query_id), lease)
         write_message(self._store, keys.manifest(self._query_id), manifest)
 
     def send(

@@ -32,6 +32,12 @@ def test_every_query_gives_its_rows_or_a_typed_error_and_leaves_nothing(number: 
     assert set(tally.ended) == set(KINDS)
 
 
+@pytest.mark.parametrize("seed", [50_748])
+def test_worlds_that_once_failed_do_not_again(seed: int) -> None:
+    """50748: a query whose announcement took longer than the grace period was collected meanwhile."""
+    assert not simulate(seed).problems
+
+
 def test_a_seed_is_played_in_the_same_way_each_time() -> None:
     for seed in range(20):
         first, second = simulate(seed), simulate(seed, tracing=True)
