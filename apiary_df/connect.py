@@ -1,6 +1,7 @@
 """Making obstore's stores: of a folder, of this process's memory, of a bucket with its options.
 
-What belongs here: what obstore must be told to reach a place. What is asked of the place is ``store``'s business.
+What belongs here: what obstore must be told to reach a place, and what its errors mean. What is asked of the place is
+``store``'s business.
 """
 
 from __future__ import annotations
@@ -13,11 +14,21 @@ from typing import TYPE_CHECKING, Any
 from obstore import exceptions as obstore_errors
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, S3Store
 
-from apiary_df.errors import ConfigError
+from apiary_df.errors import (
+    ConfigError,
+    ObjectExists,
+    ObjectMissing,
+    StorageError,
+    StorageTransient,
+    StorageUnreachable,
+)
 from apiary_df.store_options import StoreOptions, quote_words
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Credential
+
+_NO_ROOT_MARKS = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>")
+"""What S3 and Google, and Azure, say of a bucket that is not there; obstore has no error of its own for it."""
 
 _memory_lock = Lock()
 _memory_stores: dict[str, MemoryStore] = {}
@@ -86,3 +97,32 @@ def _s3_config(options: StoreOptions) -> dict[str, Any]:
     }
     # As plain arguments they would be joined by whatever token the process's environment holds.
     return {**config, "credential_provider": lambda: credential}
+
+
+def error_class(error: BaseException, *, writing: bool) -> type[StorageError]:
+    """Return the kind of what obstore, or the system, raised on a request.
+
+    Args:
+        error: What was raised.
+        writing: Whether the request was to write an object.
+    """
+    if any(mark in str(error) for mark in _NO_ROOT_MARKS):
+        return StorageUnreachable
+    if isinstance(error, (FileNotFoundError, obstore_errors.NotFoundError)):
+        # A write misses no key: what is missing is the bucket, or the file to be written.
+        return StorageUnreachable if writing else ObjectMissing
+    if isinstance(error, (FileExistsError, obstore_errors.AlreadyExistsError)):
+        return ObjectExists
+    permanent = (
+        PermissionError,
+        NotADirectoryError,
+        ValueError,
+        NotImplementedError,
+        obstore_errors.PermissionDeniedError,
+        obstore_errors.UnauthenticatedError,
+        obstore_errors.InvalidPathError,
+        obstore_errors.NotSupportedError,
+        obstore_errors.PreconditionError,
+        obstore_errors.UnknownConfigurationKeyError,
+    )
+    return StorageError if isinstance(error, permanent) else StorageTransient

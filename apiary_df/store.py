@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import obstore
 from obstore import exceptions as obstore_errors
 
-from apiary_df.connect import bucket_store, folder_store, memory_store
+from apiary_df.connect import bucket_store, error_class, folder_store, memory_store
 from apiary_df.errors import (
     ApiaryError,
     ConfigError,
@@ -83,9 +83,6 @@ PROBE_RETRY_S = 3.0
 
 _STAGED_NAME = re.compile(r"#\d+$")
 """File names that obstore uses for objects under way in a folder; no listing shows them."""
-
-_NO_ROOT_MARKS = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>")
-"""What S3 and Google, and Azure, say of a bucket that is not there; obstore has no error of its own for it."""
 
 _PANICS_OF = "pyo3_runtime"
 """Module of the exception that a panic of native code becomes: no :class:`Exception`, and without a public name."""
@@ -568,7 +565,7 @@ class Store:
             with _memory_requests if self.kind == "memory" else nullcontext():
                 yield
         except (obstore_errors.BaseError, OSError, ValueError, NotImplementedError) as error:
-            kind = _error_class(error, writing=verb == "write")
+            kind = error_class(error, writing=verb == "write")
             words = quote_words(error, self.options.secrets())
             raise kind(f"{verb} {key!r} in {self.url}: {words}", key=key) from None
         except BaseException as error:
@@ -576,29 +573,6 @@ class Store:
                 raise
             words = quote_words(error, self.options.secrets())
             raise StorageTransient(f"{verb} {key!r} in {self.url}: obstore panicked: {words}", key=key) from error
-
-
-def _error_class(error: BaseException, *, writing: bool) -> type[StorageError]:
-    if any(mark in str(error) for mark in _NO_ROOT_MARKS):
-        return StorageUnreachable
-    if isinstance(error, (FileNotFoundError, obstore_errors.NotFoundError)):
-        # A write misses no key: what is missing is the bucket, or the file to be written.
-        return StorageUnreachable if writing else ObjectMissing
-    if isinstance(error, (FileExistsError, obstore_errors.AlreadyExistsError)):
-        return ObjectExists
-    permanent = (
-        PermissionError,
-        NotADirectoryError,
-        ValueError,
-        NotImplementedError,
-        obstore_errors.PermissionDeniedError,
-        obstore_errors.UnauthenticatedError,
-        obstore_errors.InvalidPathError,
-        obstore_errors.NotSupportedError,
-        obstore_errors.PreconditionError,
-        obstore_errors.UnknownConfigurationKeyError,
-    )
-    return StorageError if isinstance(error, permanent) else StorageTransient
 
 
 def _succeeds(create: Callable[[], None]) -> bool:
