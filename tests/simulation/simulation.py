@@ -205,8 +205,10 @@ class _Play:
     def _settle_s(self) -> float:
         """Return for how long a healed swarm must be left alone until nothing of the past is there any more."""
         settings = self.scenario.settings
+        stopped = [seat.process.stopped_until_s for seat in self._seats if seat.process is not None]
+        stopped_s = max([0.0, *(until_s - self.world.now_s for until_s in stopped)])
         # What is late still arrives; then a collector has to see it lie still for so long, at its own pace.
-        return self.scenario.faults.late_s + 2 * max(settings.gc_grace_s or 0.0, settings.node_gc_s) + 5.0
+        return stopped_s + self.scenario.faults.late_s + 2 * max(settings.gc_grace_s or 0.0, settings.node_gc_s) + 5.0
 
     def _judge_idle(self) -> None:
         for seat in self._seats:

@@ -23,8 +23,11 @@ from .shapes import SCHEMA, Row, batch_of, partition_of, rows_of_task
 POISON = "poisoned cell"
 """What the error says that a cell gives which nobody can read."""
 
+LONGEST_STEP_S = 2.0
+"""Longest time between two such looks: an attempt that takes longer is ended with its bee's process."""
+
 STEPS = 4
-"""Looks that an attempt takes at whether its query is over, batch by batch."""
+"""Least looks that an attempt takes at whether its query is over, batch by batch."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,8 +93,9 @@ class SimExecutor:
         seconds = model.seconds()
         self._scratch.mkdir(parents=True, exist_ok=True)
         rows = rows_of_task(job.fragment, task, self._store, self._scratch)
-        for _ in range(STEPS):
-            host.sleep(seconds / STEPS)
+        steps = max(STEPS, int(seconds / LONGEST_STEP_S) + 1)
+        for _ in range(steps):
+            host.sleep(seconds / steps)
             if job.cancelled.is_set():
                 raise QueryCancelled(f"stopped {job.partial_key}: the query is over")
         model.taste(job.query_id, task)
