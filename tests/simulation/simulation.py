@@ -371,7 +371,7 @@ class _Play:
             refused.update(store.refusals.snapshot())
         if self._backend.bad_records_read and not (refused[DAMAGED] or refused[UNSEALED]):
             self.problems.append(f"{self._backend.bad_records_read} damaged mails and records passed for whole ones")
-        if self.scenario.faults.fails or self.scenario.same_ids:
+        if self.scenario.events or self.scenario.faults.fails or self.scenario.same_ids:
             del refused[REPLAYED]  # what arrives twice, or in a next life, is to be refused
         if refused and not self.scenario.faults.damages:
             self.problems.append(f"objects were refused, though none was damaged: {dict(refused)}")
