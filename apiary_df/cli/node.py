@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MAX_BEES = 1024
 """More execution slots than any machine has cores: a number above it is a slip."""
 
+MEMORY_BASE_BYTES = 192 << 20
+"""What the processes of a node take without any task: Python, the engine's code, a nursery and a first bee."""
+
 MEMORY_SHARE = 0.8
 """Part of the memory that the bees get by default; the rest is for Python, the engine's code and buffers on the way."""
 
@@ -72,7 +75,7 @@ def node(
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option("--memory", metavar="SIZE", help="Memory of all bees: 8GiB, 512M. Default: 80% of what there is."),
+        typer.Option("--memory", metavar="SIZE", help="Memory of all bees: 8GiB, 512M. Default: 80% of what 192 MiB leave."),
     ] = None,
     allow_udfs: Annotated[
         bool, typer.Option("--allow-udfs", help="Take plans with Python functions: they are pickles, which run code.")
@@ -191,7 +194,7 @@ def check_memory(memory: str | None, machine: Machine) -> int:
         ConfigError: If it is not a size, or more than this process may use.
     """
     if memory is None:
-        return int(machine.memory_bytes * MEMORY_SHARE)
+        return int(max(0, machine.memory_bytes - MEMORY_BASE_BYTES) * MEMORY_SHARE)
     try:
         memory_bytes = parse_size(memory)
     except ConfigError as error:

@@ -145,7 +145,7 @@ def test_bees_default_to_the_cores() -> None:
 
 
 def test_memory_defaults_to_most_of_what_there_is() -> None:
-    assert check_memory(None, MACHINE) == int(8 * GIB * 0.8)
+    assert check_memory(None, MACHINE) == int((8 * GIB - 192 * 2**20) * 0.8)
     assert check_memory("2GiB", MACHINE) == 2 * GIB
 
 
