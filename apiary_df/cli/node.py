@@ -75,7 +75,7 @@ def node(
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option("--memory", metavar="SIZE", help="Memory of all bees: 8GiB, 512M. Default: 80% of what 192 MiB leave."),
+        typer.Option("--memory", metavar="SIZE", help="Memory of all bees: 8GiB, 512M. Default: 80% but for 192 MiB."),
     ] = None,
     allow_udfs: Annotated[
         bool, typer.Option("--allow-udfs", help="Take plans with Python functions: they are pickles, which run code.")
