@@ -50,7 +50,7 @@ class Faults:
 
     latency_s: float = 0.02
     slow: float = 0.0
-    slow_s: float = 10.0
+    slow_s: float = 3.0
     lost_request: float = 0.0
     lost_reply: float = 0.0
     late: float = 0.0
