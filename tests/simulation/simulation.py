@@ -185,6 +185,9 @@ class _Play:
         """Let the store heal, and see that nothing is left."""
         self._healed = True
         self._backend.heal()
+        for seat in self._seats:
+            if seat.process is not None:
+                seat.process.cut_off_until_s = 0.0
         self.world.note("-", "heals")
         if all(seat.is_leaving for seat in self._seats if seat.is_up):
             self.world.run(lambda: not any(seat.is_up for seat in self._seats), self.world.now_s + LEAVING_S)
