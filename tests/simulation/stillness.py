@@ -1,7 +1,8 @@
 """What the shipped code asks of the real machine past its host, answered from the seed while a world runs.
 
 Random tokens and dates lie in what is written, so they must be the same in every run of a seed. Real waits and threads
-would take a world out of its own time: they raise.
+would take a world out of its own time: they raise. Other threads of the process, such as nodes that an earlier test has
+left, get what they ask for from the real machine, and draw nothing from the seed.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ class _Journal(logging.Handler):
     def __init__(self, world: World) -> None:
         super().__init__(logging.DEBUG)
         self._world = world
+        self._thread = threading.get_ident()
         self.errors: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         thread = self._world.thread
-        if thread is None or not thread.process.alive:
+        if threading.get_ident() != self._thread or thread is None or not thread.process.alive:
             return
         if record.levelno >= logging.ERROR:
             said = record.getMessage()
@@ -59,10 +61,13 @@ class _Journal(logging.Handler):
 def stillness(world: World, seed: int) -> Iterator[list[str]]:
     """Answer from the seed while a world runs; gives the list of errors that are logged meanwhile."""
     random = Random(f"{seed} tokens")
+    own_thread = threading.get_ident()
 
     class Dates(real_datetime.datetime):
         @classmethod
         def now(cls, tz: real_datetime.tzinfo | None = None) -> Any:
+            if threading.get_ident() != own_thread:
+                return real_datetime.datetime.now(tz)
             return (EPOCH + real_datetime.timedelta(seconds=world.now_s)).astimezone(tz)
 
     logger = logging.getLogger("apiary_df")
@@ -71,8 +76,13 @@ def stillness(world: World, seed: int) -> Iterator[list[str]]:
     hook = sys.unraisablehook
     with ExitStack() as stack:
 
-        def instead(where: object, name: str, value: object) -> None:
-            stack.enter_context(patch.object(where, name, value))
+        def instead(where: object, name: str, told: Callable[..., Any]) -> None:
+            real = getattr(where, name)
+
+            def asked(*args: Any, **named: Any) -> Any:
+                return (told if threading.get_ident() == own_thread else real)(*args, **named)
+
+            stack.enter_context(patch.object(where, name, asked))
 
         instead(secrets, "token_hex", lambda size=32: f"{random.getrandbits(8 * size):0{2 * size}x}")
         instead(secrets, "token_bytes", lambda size=32: random.randbytes(size))
@@ -84,7 +94,7 @@ def stillness(world: World, seed: int) -> Iterator[list[str]]:
         instead(os, "getpid", lambda: 1)
         for name, module in list(sys.modules.items()):
             if name.startswith("apiary_df") and getattr(module, "datetime", None) is real_datetime.datetime:
-                instead(module, "datetime", Dates)
+                stack.enter_context(patch.object(module, "datetime", Dates))
         logger.handlers[:] = [journal]
         logger.propagate = False
         logger.setLevel(logging.INFO)

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,24 @@ def test_a_seed_is_played_in_the_same_way_each_time() -> None:
     for seed in range(20):
         first, second = simulate(seed), simulate(seed, tracing=True)
         assert (first.hash, first.turns, first.outcomes) == (second.hash, second.turns, second.outcomes), seed
+
+
+def test_other_threads_of_the_process_draw_nothing_from_a_seed() -> None:
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.wait(0.0005):
+            secrets.token_hex(8)
+
+    thread = threading.Thread(target=draw)
+    alone = simulate(110)
+    thread.start()
+    try:
+        beside = simulate(110)
+    finally:
+        ended.set()
+        thread.join()
+    assert beside.hash == alone.hash
 
 
 def test_another_process_with_another_order_of_sets_plays_seeds_in_the_same_way() -> None:

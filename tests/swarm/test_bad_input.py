@@ -21,6 +21,7 @@ from apiary_df.errors import (
     ConfigError,
     ObjectDamaged,
     ObjectMissing,
+    PartialLost,
     SqlError,
     StorageUnreachable,
     TableError,
@@ -30,7 +31,7 @@ from apiary_df.model import ExchangeInput, PartialRef, Segment, SegmentRef, Task
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import ErrorReport, Heartbeat, Mail, Manifest, StageEntry, TaskMail, encode
+from apiary_df.protocol.messages import ErrorReport, Heartbeat, Lease, Mail, Manifest, StageEntry, TaskMail, encode
 from apiary_df.protocol.partial import PartialWriter
 from apiary_df.protocol.storage import read_message, write_bytes, write_message
 from apiary_df.protocol.versions import PROTOCOL_VERSION
@@ -395,6 +396,7 @@ class TestPlanted:
         data = manifest if isinstance(manifest, bytes) else encode(planted_manifest(**manifest))
         write_bytes(store, keys.plan("planted", 0), b"\xff\xff no plan")
         write_bytes(store, keys.manifest("planted"), data)
+        write_message(store, keys.lease("planted"), Lease(query_id="planted", coordinator="somebody", seq=0))
         write_message(
             store, keys.inbox(view.info.node_id, view.heartbeat.inbox_next), planted_mail(view.heartbeat.incarnation)
         )
@@ -469,8 +471,9 @@ class TestDamagedPartial:
             output_partitions=1,
             exchanges=(ExchangeInput(leaf=0, segments=(segment_ref(partial, segment),)),),
         )
-        with pytest.raises(ObjectMissing if damage == "gone" else ObjectDamaged, match="partial_0_0_0"):
+        with pytest.raises(PartialLost, match="partial_0_0_0") as caught:
             prepare_plan(task, fragment, engine, bench)
+        assert isinstance(caught.value.__cause__, ObjectMissing if damage == "gone" else ObjectDamaged)
 
 
 def any_fragment() -> PlanNode:

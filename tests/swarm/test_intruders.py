@@ -461,7 +461,7 @@ def test_the_key_shows_nowhere(tables: Path, tmp_path: Path, caplog: pytest.LogC
     words: list[str] = [repr(options)]
     caplog.set_level(logging.DEBUG)
     root = tmp_path / "root"
-    settings = Settings(keep=True, node_start_timeout_s=100, **FORCED)
+    settings = Settings(**{**FORCED, "keep": True})
     with (
         LocalSwarm(1, storage=str(root), options=options, settings=settings) as one,
         SessionContext(storage=one.storage, storage_options=options, settings=settings) as ctx,
