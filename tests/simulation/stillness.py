@@ -2,12 +2,14 @@
 
 Random tokens and dates lie in what is written, so they must be the same in every run of a seed. Real waits and threads
 would take a world out of its own time: they raise. Other threads of the process, such as nodes that an earlier test has
-left, get what they ask for from the real machine, and draw nothing from the seed.
+left, get what they ask for from the real machine, and draw nothing from the seed. Garbage is not collected meanwhile:
+what an earlier test has dropped may draw, too, when it goes.
 """
 
 from __future__ import annotations
 
 import datetime as real_datetime
+import gc
 import logging
 import os
 import secrets
@@ -74,6 +76,8 @@ def stillness(world: World, seed: int) -> Iterator[list[str]]:
     journal = _Journal(world)
     kept = logger.propagate, logger.level, list(logger.handlers)
     hook = sys.unraisablehook
+    collects = gc.isenabled()
+    gc.disable()
     with ExitStack() as stack:
 
         def instead(where: object, name: str, told: Callable[..., Any]) -> None:
@@ -103,6 +107,8 @@ def stillness(world: World, seed: int) -> Iterator[list[str]]:
         try:
             yield journal.errors
         finally:
+            if collects:
+                gc.enable()
             sys.unraisablehook = hook
             logger.propagate, logger.handlers[:] = kept[0], kept[2]
             logger.setLevel(kept[1])

@@ -14,7 +14,7 @@ from datafusion.dataframe import InsertOp
 from apiary_df import DataFrameWriteOptions, SessionContext
 from apiary_df.errors import ConfigError, InputError, SqlError, TaskFailed
 from swarm.conftest import Open
-from swarm.helpers import check_same, check_was_distributed
+from swarm.helpers import check_same, check_was_distributed, wait_until
 from swarm.test_writes import ROWS, check_no_trace, files_in, read_back, source, there
 
 __all__ = ["source", "there"]
@@ -96,7 +96,7 @@ def test_overwriting_files_is_refused_before_any_work(ctx: SessionContext, tmp_p
 def test_a_writer_that_fails_leaves_nothing(ctx: SessionContext, tmp_path: Path) -> None:
     with pytest.raises(TaskFailed, match="Divide by zero"):
         ctx.sql("SELECT 1 / (k - 10) AS k FROM t").write_parquet(tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+    wait_until(lambda: list(tmp_path.iterdir()) == [], "what attempts wrote is gone")
 
 
 def test_the_view_that_a_writer_uses_is_gone_afterwards(ctx: SessionContext, tmp_path: Path) -> None:
