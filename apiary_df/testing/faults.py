@@ -353,11 +353,16 @@ class FaultyStore(Store):
 
     @contextmanager
     def _struck(self, request: Request, verb: str, *keys: str) -> Iterator[tuple[Fault, ...]]:
-        struck = self.faults.strike(
-            self.process, request, keys, lambda: Store.get_or_none(self._real, keys[0]) is not None
-        )
+        looks: list[bool] = []
+
+        def is_there() -> bool:
+            looks.append(Store.get_or_none(self._real, keys[0]) is not None)
+            return looks[-1]
+
+        struck = self.faults.strike(self.process, request, keys, is_there)
         with self._around(struck, verb, keys[0]):
-            if request in (*READS, "head") and _is_gone(struck):
+            # What was not there when faults looked for it must not be found a moment later: they would have missed it.
+            if request in (*READS, "head") and (_is_gone(struck) or False in looks):
                 with self._mapped(verb, keys[0]):
                     raise FileNotFoundError("not found, said by a test")
             yield struck

@@ -46,6 +46,9 @@ CANCEL_GRACE_S = 0.5
 START_TRIES = 3
 """Processes that are started for one job: a bee may be killed while it has nothing to do, but not over and over."""
 
+READY_WITHIN_S = 60.0
+"""How long a new process may take to be ready. It has next to nothing to do until then: one that needs longer hangs."""
+
 OVERRUN = 1.25
 OVERRUN_BYTES = 128 * MIB
 OVERRUN_BYTES_A_PARTITION = 1 * MIB
@@ -255,9 +258,9 @@ class ProcessExecutor:
                 if not bee.pipe.poll(0):
                     return bee
             except (EOFError, OSError) as error:
-                logger.warning("bee %d died before it had a job: %s", bee.pid, str(error) or "its pipe ended")
+                logger.warning("bee %d was lost before it had a job: %s", bee.pid, str(error) or "its pipe ended")
             self._replace(bee)
-        raise BeeLost(f"{START_TRIES} processes for a bee died before they had a job")
+        raise BeeLost(f"{START_TRIES} processes for a bee died, or were never ready, before they had a job")
 
     def _replace(self, bee: _Bee) -> Ending | None:
         """End a bee, remove what it left, and start another; returns how it ended, None if the nursery is gone."""
@@ -285,6 +288,8 @@ class ProcessExecutor:
     def _await_ready(self, bee: _Bee) -> None:
         if bee.ready:
             return
+        if not bee.pipe.poll(READY_WITHIN_S):
+            raise TimeoutError(f"it was not ready within {READY_WITHIN_S:g} s")
         said: FromBee = receive(bee.pipe)
         if isinstance(said, Failed):
             raise ApiaryError.from_info(said.error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -244,3 +245,37 @@ def test_a_node_whose_nursery_is_lost_leaves() -> None:
         (nursery,) = _children(process.pid)
         os.kill(nursery, signal.SIGKILL)
         wait_until(lambda: process.poll() is not None, "the node gone", 30)
+
+
+SILENT_BEES = """
+import time
+from pathlib import Path
+from apiary_df.errors import ApiaryError
+from apiary_df.host import SYSTEM
+from apiary_df.worker import process_executor
+from apiary_df.worker.nursery import open_nursery
+
+nursery = open_nursery(lambda pipe: time.sleep(600))
+process_executor.READY_WITHIN_S = 0.05
+scratch = Path({scratch!r})
+try:
+    process_executor.ProcessExecutor(nursery, scratch, SYSTEM, lambda: None, check=True)
+except ApiaryError as error:
+    print(error.code, error)
+executor = process_executor.ProcessExecutor(nursery, scratch, SYSTEM, lambda: None, check=False)
+try:
+    executor._living_bee()
+except ApiaryError as error:
+    print(error.code, error)
+nursery.close()
+nursery.wait()
+"""
+
+
+def test_bees_that_never_say_that_they_are_ready_are_not_waited_for(tmp_path: Path) -> None:
+    """In a process of its own, since nurseries are forked before there are threads."""
+    script = SILENT_BEES.format(scratch=str(tmp_path / "bee"))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=True)
+    at_start, for_a_job = done.stdout.splitlines()
+    assert "node_start_failed" in at_start and "it was not ready within 0.05 s" in at_start
+    assert "bee_lost" in for_a_job and "3 processes for a bee died, or were never ready" in for_a_job

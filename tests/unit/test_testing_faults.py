@@ -37,6 +37,26 @@ def test_without_faults_it_is_the_store(real: Store) -> None:
     assert {made.request for made in store.faults.made} >= {"put", "create", "get", "ranges", "list", "head", "move"}
 
 
+def test_what_comes_between_a_faults_look_and_the_request_is_not_found_past_the_fault(tmp_path: Path) -> None:
+    real = open_store(str(tmp_path), environ={})
+    fault = Fault(what="fail", request="get", key="k", found=True)
+    look = Store.get_or_none
+
+    store = FaultyStore(real, Faults([fault]), "p")
+
+    def look_and_write(self: Store, key: str, limit_bytes: int | None = None) -> bytes | None:
+        found = look(self, key, limit_bytes)
+        real.put(key, b"there")
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "get_or_none", look_and_write)
+        assert store.get_or_none("k") is None
+    assert store.faults.fired() == 0
+    with pytest.raises(StorageTransient):
+        store.get("k")
+
+
 def test_only_the_nth_request_of_that_process_and_key_is_struck(real: Store) -> None:
     faults = Faults([Fault(what="fail", request="put", key="q/*.json", process="b", nth=2, times=2)])
     a, b = FaultyStore(real, faults, "a"), FaultyStore(real, faults, "b")
