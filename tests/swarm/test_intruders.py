@@ -46,6 +46,7 @@ from apiary_df.protocol.seal import (
 )
 from apiary_df.protocol.storage import read_message, write_bytes, write_message
 from apiary_df.protocol.versions import PROTOCOL_VERSION
+from apiary_df.query_objects import QueryObjects
 from apiary_df.roots import roots_of
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
@@ -256,6 +257,74 @@ def test_what_a_query_waits_for(  # noqa: PLR0917 - fixtures
     if place == "commit":
         assert session.refused == {reason: 1}
     check_nothing_left(swarm.storage)
+
+
+@each_how
+def test_the_lease_of_a_query_that_runs(
+    swarm: LocalSwarm,
+    session: SessionContext,
+    expected: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """Nobody is made to drop a query by a lease that is not its coordinator's."""
+    name = f"lease-{how}"
+    monkeypatch.setattr("apiary_df.coordinator.new_query_id", lambda: name)
+    announce = QueryObjects.announce
+
+    def announce_and_be_robbed(self: QueryObjects, *args: Any, **more: Any) -> None:
+        announce(self, *args, **more)
+        plant(swarm, keys.lease(name), encode(Lease(query_id=name, coordinator="stranger", seq=9)), how)
+
+    monkeypatch.setattr(QueryObjects, "announce", announce_and_be_robbed)
+    still_exact(session, expected)
+    assert session.last_query is not None
+    assert all(attempt.attempt == 0 for attempt in session.last_query.attempts)
+    check_nothing_left(swarm.storage)
+
+
+@pytest.mark.parametrize("forged", ["other-rows", "other-rows-of-that-length", "random", "empty"])
+def test_the_partial_of_a_query_that_runs(
+    swarm: LocalSwarm,
+    session: SessionContext,
+    expected: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    forged: str,
+) -> None:
+    """A partial is not sealed; the checksum in its commit record, which is, is one that nobody can forge rows for."""
+    robbed: list[str] = []
+    put = Store.put
+
+    def put_and_be_robbed(self: Store, key: str, data: Any) -> None:
+        put(self, key, data)
+        if "/partial_" in key and not robbed:
+            robbed.append(key)
+            honest = open_store(swarm.storage).get(key)
+            put(self, key, forgery(honest, forged))
+
+    monkeypatch.setattr(Store, "put", put_and_be_robbed)
+    still_exact(session, expected)
+    assert len(robbed) == 1
+    assert session.last_query is not None
+    # The task is done again, and what was planned from it; what was planted is in no answer.
+    assert "undone" in {attempt.outcome for attempt in session.last_query.attempts}
+    check_nothing_left(swarm.storage)
+
+
+def forgery(honest: bytes, how: str) -> bytes:
+    """A partial of other rows, as good as an intruder can make it; or something worse."""
+    if how in ("random", "empty"):
+        return secrets.token_bytes(len(honest)) if how == "random" else b""
+    table = pa.ipc.open_file(pa.BufferReader(honest)).read_all()
+    if how == "other-rows":
+        table = table.slice(1)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue().to_pybytes()
+    # A number within the last column's values, in the midst of the rows.
+    place = honest.index(table.column(table.num_columns - 1).chunk(0).buffers()[1].to_pybytes()[:8])
+    return honest[:place] + bytes([honest[place] ^ 1]) + honest[place + 1 :]
 
 
 # -- replays -------------------------------------------------------------------------------------------------------
