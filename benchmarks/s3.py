@@ -1,18 +1,21 @@
-"""An S3 service on this machine for the benchmarks: a moto server in a process of its own.
+"""An S3 service on this machine for the benchmarks: :mod:`benchmarks.s3_endpoint` in a process of its own.
 
-In a process of its own, so that it takes no time from the interpreter that is measured. Its latency is that of a local
-socket and of Python; it shows that everything works over HTTP, not how fast a real bucket is.
+In a process of its own, so that it takes no time from the interpreter that is measured. Its latency is what it is
+told to add to that of a local socket and of Python; it shows that everything works over HTTP, and counts requests.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from apiary_df.store import open_store
@@ -26,12 +29,57 @@ _START_POLL_S = 0.05
 _STOP_TIMEOUT_S = 5.0
 
 
+FIRST_BYTE_MS = 30.0
+"""What a bucket takes to its first byte, in milliseconds (Durner et al., PVLDB 16(11))."""
+
+MS_PER_MIB = 20.0
+"""What each MiB of one stream takes on top, in milliseconds (the same)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """The running service.
+
+    Attributes:
+        url: Its URL.
+    """
+
+    url: str
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return requests by kind, and bytes, since the last reset, by the first segment of keys."""
+        counts: dict[str, dict[str, int]] = self._ask("counts")
+        return counts
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self._ask("reset", method="POST")
+
+    def set_latency(self, first_byte_ms: float, ms_per_mib: float) -> None:
+        """Have each request wait from now on, in milliseconds."""
+        self._ask(f"latency?ms={first_byte_ms}&ms_per_mib={ms_per_mib}", method="POST")
+
+    def _ask(self, path: str, method: str = "GET") -> dict[str, dict[str, int]]:
+        request = urllib.request.Request(f"{self.url}/_apiary/{path}", method=method)
+        with urllib.request.urlopen(request) as response:
+            answer: dict[str, dict[str, int]] = json.load(response)
+            return answer
+
+
 @contextmanager
-def s3_server() -> Iterator[None]:
-    """Run the service with an empty bucket; the AWS_* variables of this process and its children name it meanwhile."""
+def s3_server(*, first_byte_ms: float = 0.0, ms_per_mib: float = 0.0) -> Iterator[Endpoint]:
+    """Run the service with an empty bucket; the AWS_* variables of this process and its children name it meanwhile.
+
+    Args:
+        first_byte_ms: Wait of each request.
+        ms_per_mib: Wait for each MiB that it carries.
+    """
     port = _free_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", _HOST, "-p", str(port)],
+        [
+            *(sys.executable, "-m", "benchmarks.s3_endpoint", "--host", _HOST, "--port", str(port)),
+            *("--latency-ms", str(first_byte_ms), "--ms-per-mib", str(ms_per_mib)),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -46,7 +94,7 @@ def s3_server() -> Iterator[None]:
         _await_port(server, port)
         with _environment(variables):
             _create_bucket(variables["AWS_ENDPOINT_URL"])
-            yield
+            yield Endpoint(url=variables["AWS_ENDPOINT_URL"])
     finally:
         server.terminate()
         try:
