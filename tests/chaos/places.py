@@ -41,21 +41,34 @@ def a_place(kind: str, folder: Path) -> Iterator[tuple[Store, StoreOptions | Non
     if kind == "folder":
         yield open_store((folder / "place").as_uri()), None
         return
-    outside = os.environ.get(S3_ENDPOINT_VARIABLE)
-    if outside:
-        options = StoreOptions(endpoint=outside, region="us-east-1", allow_http=True)
-        yield _in_bucket(options.over(StoreOptions.from_env(os.environ)))
-        return
-    with _s3_service() as options:
-        yield _in_bucket(options)
+    with s3_service() as options:
+        yield open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", options), options
 
 
 @contextmanager
-def _s3_service() -> Iterator[StoreOptions]:
-    """Run an S3 service in a process of its own: in this one it would share the interpreter's lock with sessions."""
+def s3_service() -> Iterator[StoreOptions]:
+    """Give options that reach an S3 service over HTTP with the bucket :data:`BUCKET` in it.
+
+    If the environment names none, one is run in a process of its own: in this one it would share the interpreter's lock
+    with sessions.
+    """
+    outside = os.environ.get(S3_ENDPOINT_VARIABLE)
+    if outside:
+        there = StoreOptions(endpoint=outside, region="us-east-1", allow_http=True)
+        options = there.over(StoreOptions.from_env(os.environ))
+        _create_bucket(options)
+        yield options
+        return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    options = StoreOptions(
+        endpoint=f"http://127.0.0.1:{port}",
+        region="us-east-1",
+        access_key_id="test-key-id",
+        secret_access_key="test-secret-key",
+        allow_http=True,
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
@@ -67,13 +80,8 @@ def _s3_service() -> Iterator[StoreOptions]:
             if process.poll() is not None or time.monotonic() > give_up_s:
                 raise RuntimeError(f"the S3 service on port {port} does not answer (exit code {process.poll()})")
             time.sleep(0.05)
-        yield StoreOptions(
-            endpoint=f"http://127.0.0.1:{port}",
-            region="us-east-1",
-            access_key_id="test-key-id",
-            secret_access_key="test-secret-key",
-            allow_http=True,
-        )
+        _create_bucket(options)
+        yield options
     finally:
         process.kill()
         process.wait()
@@ -84,7 +92,7 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _in_bucket(options: StoreOptions) -> tuple[Store, StoreOptions]:
+def _create_bucket(options: StoreOptions) -> None:
     client = boto3.client(
         "s3",
         endpoint_url=options.endpoint,
@@ -96,7 +104,6 @@ def _in_bucket(options: StoreOptions) -> tuple[Store, StoreOptions]:
     if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket=BUCKET)
     client.close()
-    return open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", options), options
 
 
 def stray_objects(root: Store, nodes: Collection[str] = ()) -> list[str]:

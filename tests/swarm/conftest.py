@@ -11,7 +11,7 @@ import pytest
 
 from apiary_df import LocalSwarm, SessionContext, Settings
 from apiary_df.demo.data import generate_tpch, tpch_paths
-from swarm import surface
+from swarm import python_functions, surface
 from swarm.helpers import FORCED, START_S
 
 TPCH_SCALE = 0.01
@@ -105,3 +105,19 @@ def register(ctx: datafusion.SessionContext, tables: dict[str, Path]) -> None:
     """Register the TPC-H tables."""
     for name, path in tables.items():
         ctx.register_parquet(name, str(path))
+
+
+@pytest.fixture(scope="session")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table that Python functions are tested on."""
+    folder = tmp_path_factory.mktemp("facts")
+    python_functions.write_facts(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def oracle(facts: Path) -> datafusion.SessionContext:
+    """Plain DataFusion with the table and all functions."""
+    ctx = datafusion.SessionContext()
+    python_functions.register(ctx, facts)
+    return ctx

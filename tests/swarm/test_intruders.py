@@ -321,7 +321,8 @@ def forgery(honest: bytes, how: str) -> bytes:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-        return sink.getvalue().to_pybytes()
+        rows: bytes = sink.getvalue().to_pybytes()
+        return rows
     # A number within the last column's values, in the midst of the rows.
     place = honest.index(table.column(table.num_columns - 1).chunk(0).buffers()[1].to_pybytes()[:8])
     return honest[:place] + bytes([honest[place] ^ 1]) + honest[place + 1 :]

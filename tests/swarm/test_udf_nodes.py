@@ -23,25 +23,9 @@ from apiary_df.query import Query
 from apiary_df.store import Store, open_store
 from apiary_df.view import SwarmView
 from swarm.helpers import FORCED, check_same, check_was_distributed
-from swarm.python_functions import ROWS, register, write_facts
+from swarm.python_functions import ROWS, register
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture(scope="module")
-def facts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The table of functions' tests."""
-    folder = tmp_path_factory.mktemp("facts")
-    write_facts(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def oracle(facts: Path) -> datafusion.SessionContext:
-    """Plain DataFusion with the table and all functions."""
-    ctx = datafusion.SessionContext()
-    register(ctx, facts)
-    return ctx
 
 
 @pytest.fixture

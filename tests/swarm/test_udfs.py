@@ -25,27 +25,11 @@ from datafusion.user_defined import TableFunction, WindowEvaluator
 from apiary_df import LocalSwarm, SessionContext
 from apiary_df.errors import ExecutionFailed, FunctionNotLoadable, QueryTimeout, SqlError, TaskFailed
 from swarm.helpers import FORCED, check_nothing_left, check_same, check_was_distributed, wait_until_idle
-from swarm.python_functions import ROWS, Mean, Times, register, write_facts
+from swarm.python_functions import ROWS, Mean, Times, register
 
 pytestmark = pytest.mark.processes
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-@pytest.fixture(scope="module")
-def facts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The table of functions' tests."""
-    folder = tmp_path_factory.mktemp("facts")
-    write_facts(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def oracle(facts: Path) -> datafusion.SessionContext:
-    """Plain DataFusion with the table and all functions."""
-    ctx = datafusion.SessionContext()
-    register(ctx, facts)
-    return ctx
 
 
 @pytest.fixture
