@@ -26,13 +26,11 @@ from apiary_df.errors import (
     StorageError,
     WriteUndone,
 )
-from apiary_df.footers import FooterCache, row_group_starts
+from apiary_df.footers import FooterCache
 from apiary_df.history import History, ending_of
 from apiary_df.host import SYSTEM, Host
 from apiary_df.model import NodeInfo, NodeState, TaskKey, TaskSpec
 from apiary_df.patience import Patience
-from apiary_df.plan.fold import can_fold, fold, remaining_bytes
-from apiary_df.plan.stages import Stage
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
 from apiary_df.protocol.lost import read_or_lost
@@ -70,7 +68,8 @@ from apiary_df.schedule import (
     Tick,
     TimedOut,
 )
-from apiary_df.tasks import TaskOptions, is_plain_gather, plan_in_session, plan_root, plan_stage
+from apiary_df.stage_planning import StagePlanning
+from apiary_df.tasks import is_plain_gather, plan_root
 from apiary_df.view import GivenWork, SwarmView
 from apiary_df.worker.bee import Bench, batches_of, prepare_plan, run_attempt, workbench
 from apiary_df.worker.engine import Engine
@@ -124,7 +123,7 @@ class QueryRun:
         patience = Patience(settings.dead_after_s or 0.0, host.now_s)
         self._objects = QueryObjects(self.query_id, view.store, view.node_id, patience)
         self._settings = settings
-        self._footers = footers
+        self._planning = StagePlanning(query.graph, settings, footers, view.store_options)
         self._on_progress = on_progress
         self._schedule = Schedule(
             self.query_id,
@@ -136,8 +135,6 @@ class QueryRun:
             ),
         )
         self._given = GivenWork(view, self.query_id)
-        self._root_stage = query.graph.root
-        self._folded: tuple[int, ...] = ()
         self._history = History(self.query_id, view.node_id, query.graph.root.stage)
         self._reading = 0
         self._own: deque[SendTasks] = deque()
@@ -212,7 +209,7 @@ class QueryRun:
             bytes_through_storage=self._history.stored_bytes(),
             elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
             requests=requests,
-            folded_stages=self._folded,
+            folded_stages=self._planning.folded,
             state=self._state,
             error=self._error,
             attempts=self._history.attempts(self._schedule, self._started_s, over=self._ended_s is not None),
@@ -345,12 +342,14 @@ class QueryRun:
         """
         if not self._schedule.wants(command.stage):
             return ()
-        if self._rest_is_small():
-            self._fold_rest()
+        partials = self._schedule.partials()
+        if not self._schedule.open_tasks() and self._planning.rest_is_small(partials):
+            self._planning.fold(partials)
             return self._handle(RestIsSmall())
         stage = self._query.graph.stages[command.stage]
         if stage.in_session:
-            return self._handle(StagePlanned(stage=stage.stage, specs=(plan_in_session(stage, self._view.node_id),)))
+            own = self._planning.task_of_session(stage, self._view.node_id)
+            return self._handle(StagePlanned(stage=stage.stage, specs=own))
         seen = self._handle(NodesSeen(nodes=self._sights()))
         if not self._schedule.wants(command.stage):
             return seen
@@ -361,9 +360,10 @@ class QueryRun:
             if not self._schedule.is_alone() or self._schedule.pending():
                 self._put_off.append(command)
                 return seen
-            if can_fold(self._query.graph, self._schedule.partials()):
+            if self._planning.can_fold(self._schedule.partials()):
                 return (*seen, *self._finish_alone())
-        return (*seen, *self._handle(StagePlanned(stage=stage.stage, specs=self._plan_stage(stage, nodes))))
+        specs = self._planning.tasks(stage, nodes, self._schedule.partials())
+        return (*seen, *self._handle(StagePlanned(stage=stage.stage, specs=specs)))
 
     def _sights(self) -> tuple[NodeSight, ...]:
         """Return the nodes that live, as this query's schedule may know them."""
@@ -372,35 +372,15 @@ class QueryRun:
 
     def _finish_alone(self) -> tuple[Command, ...]:
         """Do all that is left here, if it can be done here; if not, the query ends."""
-        if not can_fold(self._query.graph, self._schedule.partials()):
+        partials = self._schedule.partials()
+        if not self._planning.can_fold(partials):
             return self._handle(AllNodesLost(can_finish=False))
-        self._fold_rest()
+        self._planning.fold(partials)
         return self._handle(AllNodesLost())
 
     def _nodes(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that may be given tasks of this query."""
         return self._view.node_infos(functions=bool(self._query.functions), places=self._query.places)
-
-    def _rest_is_small(self) -> bool:
-        """Whether all that is left runs here sooner than as stages; if so, the root becomes all of it."""
-        partials = self._schedule.partials()
-        started = any(not self._query.graph.stages[stage].in_session for stage in partials)
-        if not started or self._schedule.open_tasks() or not can_fold(self._query.graph, partials):
-            return False
-        return remaining_bytes(self._query.graph, partials) <= self._settings.finish_here_bytes
-
-    def _fold_rest(self) -> None:
-        """Make the root do all that is left."""
-        partials = self._schedule.partials()
-        self._root_stage = fold(self._query.graph, partials)
-        self._folded = tuple(s.stage for s in self._query.graph.stages[:-1] if s.stage not in partials)
-
-    def _plan_stage(self, stage: Stage, nodes: Sequence[NodeInfo]) -> tuple[TaskSpec, ...]:
-        starts = row_group_starts(
-            stage, nodes, self._footers, self._view.store_options, min_cell_bytes=self._settings.min_cell_bytes
-        )
-        options = TaskOptions.of(self._settings)
-        return plan_stage(stage, nodes, self._schedule.partials(), starts, options)
 
     def _send(self, command: SendTasks) -> None:
         number = self._objects.send(
@@ -538,7 +518,7 @@ class QueryRun:
                 batches = iter(list(batches))
                 if (stop := self._stopped()) is not None or not self._settle():
                     return self._handle(stop or Cancelled())
-                self._write.publish_stage(self._root_stage, self._commits())
+                self._write.publish_stage(self._planning.root, self._commits())
             for batch in batches:
                 if batch.num_rows:
                     self._rows += batch.num_rows
@@ -550,14 +530,14 @@ class QueryRun:
             commands = self._handle(RootErred(error=error, untouched=not self._rows))
             again = self._schedule.state is QueryState.RUNNING
             if again:
-                self._root_stage, self._folded = self._query.graph.root, ()
+                self._planning.unfold()
             outcome = "superseded" if again else "failed"
             self._history.root_ended(self._at_s(), self._rows, outcome, error.to_info())
             return commands
         return self._handle(RootFinished())
 
     def _root_batches(self) -> Iterator[pa.RecordBatch]:
-        root = self._root_stage
+        root = self._planning.root
         partials = self._schedule.partials()
         if is_plain_gather(root):
             for partial in partials[root.inputs[0]]:
@@ -567,7 +547,7 @@ class QueryRun:
 
     def _root_executed(self, task: TaskSpec) -> Iterator[pa.RecordBatch]:
         """Have DataFusion run the root stage in this process."""
-        root = self._root_stage
+        root = self._planning.root
         fragment = root.fragment if self._write is None else self._write.staged(root.fragment, ROOT_FOLDER)
         with self._workbench() as (engine, bench):
             yield from batches_of(engine, prepare_plan(task, fragment, engine, bench), root.fragment)
@@ -607,7 +587,9 @@ class QueryRun:
         partials = self._schedule.partials()
         tasks = {stage: specs for stage in range(graph.root.stage) if (specs := self._schedule.specs(stage))}
         # What writes files must not be run once more, and what misses an input cannot be.
-        root = self._root_stage if self._write is None and partials.keys() >= set(self._root_stage.inputs) else None
+        root = (
+            self._planning.root if self._write is None and partials.keys() >= set(self._planning.root.inputs) else None
+        )
         if root is not None:
             tasks[graph.root.stage] = (plan_root(root, partials, self._view.node_id),)
         self._objects.keep(self._history.outcome(self.report(), self._started_at), tasks, root)

@@ -127,5 +127,5 @@ class SimQueryRun(QueryRun):
     def _root_executed(self, task: TaskSpec) -> Iterator[pa.RecordBatch]:
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.model.taste(self.query_id, task)
-        rows = rows_of_task(self._root_stage.fragment, task, self._store, self.scratch)
+        rows = rows_of_task(self._planning.root.fragment, task, self._store, self.scratch)
         yield batch_of(rows, SCHEMA)

@@ -1,0 +1,86 @@
+"""What is left of a query, and how its next stage is run: the coordinator's planning step.
+
+What belongs here: a query's stages as they are to be run, given what is complete. Each decision is a pure function of
+another room (:mod:`apiary_df.tasks`, :mod:`apiary_df.plan.fold`); this puts them in order and remembers what they said.
+What does not: which stage is next (:mod:`apiary_df.schedule`), and sending anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from apiary_df.config import Settings
+from apiary_df.footers import FooterCache, row_group_starts
+from apiary_df.model import NodeInfo, PartialRef, TaskSpec
+from apiary_df.plan.fold import can_fold, fold, remaining_bytes
+from apiary_df.plan.stages import Stage, StageGraph
+from apiary_df.store_options import StoreOptions
+from apiary_df.tasks import TaskOptions, plan_in_session, plan_stage
+
+Partials = Mapping[int, Sequence[PartialRef]]
+"""What complete stages committed, in task order."""
+
+
+class StagePlanning:
+    """The stages of one query, as they are run.
+
+    Args:
+        graph: The stages as they were cut.
+        settings: The session's settings.
+        footers: Parquet footers that were read before.
+        options: How cells are reached; None is the environment's way.
+
+    Attributes:
+        root: The stage that gives the result, with all that was put back into it.
+        folded: Stages that were put back into the root.
+    """
+
+    def __init__(
+        self, graph: StageGraph, settings: Settings, footers: FooterCache, options: StoreOptions | None
+    ) -> None:
+        self._graph = graph
+        self._settings = settings
+        self._footers = footers
+        self._options = options
+        self.root = graph.root
+        self.folded: tuple[int, ...] = ()
+
+    def rest_is_small(self, partials: Partials) -> bool:
+        """Whether all that is left runs in the session sooner than as stages, if nothing is under way."""
+        started = any(not self._graph.stages[stage].in_session for stage in partials)
+        if not started or not self.can_fold(partials):
+            return False
+        return remaining_bytes(self._graph, partials) <= self._settings.finish_here_bytes
+
+    def can_fold(self, partials: Partials) -> bool:
+        """Whether all that is left can be done by the root."""
+        return can_fold(self._graph, partials)
+
+    def fold(self, partials: Partials) -> None:
+        """Make the root do all that is left."""
+        self.root = fold(self._graph, partials)
+        self.folded = tuple(s.stage for s in self._graph.stages[:-1] if s.stage not in partials)
+
+    def unfold(self) -> None:
+        """Let the root be what it was: what it read was lost, and stages are to make it again."""
+        self.root, self.folded = self._graph.root, ()
+
+    def tasks(self, stage: Stage, nodes: Sequence[NodeInfo], partials: Partials) -> tuple[TaskSpec, ...]:
+        """Return the tasks of a stage whose inputs are complete.
+
+        Args:
+            stage: The stage; nodes run it.
+            nodes: All nodes that may be given tasks of the query.
+            partials: What complete stages committed.
+
+        Raises:
+            NoAliveNodes: If no alive node has a bee.
+        """
+        starts = row_group_starts(
+            stage, nodes, self._footers, self._options, min_cell_bytes=self._settings.min_cell_bytes
+        )
+        return plan_stage(stage, nodes, partials, starts, TaskOptions.of(self._settings))
+
+    def task_of_session(self, stage: Stage, node_id: str) -> tuple[TaskSpec, ...]:
+        """Return the one task of a stage that the session, of this id, runs itself."""
+        return (plan_in_session(stage, node_id),)
