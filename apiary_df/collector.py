@@ -20,6 +20,7 @@ from apiary_df.lost_writes import take_back_noted
 from apiary_df.protocol import keys
 from apiary_df.protocol.messages import Mail
 from apiary_df.protocol.storage import read_message
+from apiary_df.roots import ANYWHERE, Roots
 from apiary_df.store import Store
 from apiary_df.store_options import ObjectMeta, StoreOptions
 
@@ -195,7 +196,13 @@ class Collection:
 
 
 def collect_now(
-    store: Store, limits: Limits, *, options: StoreOptions | None, dead_after_s: float, dry_run: bool
+    store: Store,
+    limits: Limits,
+    *,
+    options: StoreOptions | None,
+    dead_after_s: float,
+    dry_run: bool,
+    roots: Roots = ANYWHERE,
 ) -> Collection:
     """Remove, at once, what by the store's own clock is old enough.
 
@@ -205,6 +212,7 @@ def collect_now(
         options: How places that statements write files to are reached.
         dead_after_s: Age from which on a write without a new journal is a lost session's, in seconds.
         dry_run: Only say what would go. The clock is read from a probe that is written and removed.
+        roots: Where files of lost writes may be taken back.
 
     Raises:
         StorageUnreachable: If the root cannot be reached or written.
@@ -223,7 +231,7 @@ def collect_now(
             if (
                 group.kind is Kind.QUERY
                 and group.name in writes
-                and not take_back_noted(store, group.name, options, "apiary gc", dead_after_s)
+                and not take_back_noted(store, group.name, options, "apiary gc", dead_after_s=dead_after_s, roots=roots)
             ):
                 verdict = judge(group, verdict.age_s, limits, writes=writes)
             elif not remove(store, group):

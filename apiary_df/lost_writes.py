@@ -114,7 +114,9 @@ def take_back_here(base: Store, own_journal: str, dead_after_s: float) -> None:
             logger.warning("cannot take back %s in %s: %s", folder, base.url, error)
 
 
-def take_back_noted(root: Store, query_id: str, options: StoreOptions | None, by: str, dead_after_s: float) -> bool:
+def take_back_noted(
+    root: Store, query_id: str, options: StoreOptions | None, by: str, *, dead_after_s: float, roots: Roots = ANYWHERE
+) -> bool:
     """Take back a write that is noted below a root, if by the store's own clock its session is lost.
 
     Args:
@@ -123,6 +125,7 @@ def take_back_noted(root: Store, query_id: str, options: StoreOptions | None, by
         options: How the place that it writes to is reached.
         by: Who does it, for people.
         dead_after_s: Age from which on a journal is a lost session's, in seconds.
+        roots: Where files may be taken back; a write elsewhere stays noted.
 
     Returns:
         Whether the write is no more under way.
@@ -135,6 +138,8 @@ def take_back_noted(root: Store, query_id: str, options: StoreOptions | None, by
     note = read_message(root, key, WriteNote)
     if note is None:
         return True
+    if not _may_touch(root, key, note, roots):
+        return False
     base = open_folder(note.base, options)
     folder = staging_folder(query_id)
     written = [meta.last_modified for meta in base.list(folder)]
@@ -147,6 +152,14 @@ def take_back_noted(root: Store, query_id: str, options: StoreOptions | None, by
         take_back(base, folder, by)
     root.delete([key])
     return True
+
+
+def _may_touch(root: Store, key: str, note: WriteNote, roots: Roots) -> bool:
+    """Whether a write is at a place that may be touched; a note that leads elsewhere is refused, and counted."""
+    if roots.allow_here(place_of_url(note.base)):
+        return True
+    note_refusal(root, refused(key, OUTSIDE, f"notes a write to {note.base}, outside of the roots"))
+    return False
 
 
 def _journal_or_none(base: Store, folder: str) -> WriteJournal | None:
@@ -205,8 +218,7 @@ class WriteWatch:
             note = read_message(self._root, key, WriteNote)
             if note is None:
                 return False
-            if not self._roots.allow_here(place_of_url(note.base)):
-                note_refusal(self._root, refused(key, OUTSIDE, f"notes a write to {note.base}, outside of the roots"))
+            if not _may_touch(self._root, key, note, self._roots):
                 return False
             base = open_folder(note.base, self._options)
             base.refusals = self._root.refusals

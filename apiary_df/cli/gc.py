@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apiary_df.cli.exits import ending_well
-from apiary_df.cli.inputs import ConfigOption, SetOption, StorageOption, settings_from
+from apiary_df.cli.inputs import AllowRootOption, ConfigOption, SetOption, StorageOption, settings_from
 from apiary_df.config import format_bytes, format_seconds, parse_seconds
 from apiary_df.errors import ConfigError
 
@@ -26,6 +26,7 @@ Remove what lost sessions and dead nodes have left below a root, and say what st
 
 Nodes do this by themselves; by hand it is for roots without nodes, and for queries that were kept. Nothing is touched
 that has changed within the grace period, by the store's own clock. Of running queries the lease changes all the time.
+Files that lost sessions were writing are taken back below --storage and --allow-root; other such queries stay.
 
 **Examples**
 
@@ -46,6 +47,7 @@ def gc(
         typer.Option("--grace", metavar="TIME", help="Age from which on: 90s, 10m, 2h, 7d. Default: gc_grace_s."),
     ] = None,
     kept: Annotated[bool, typer.Option("--kept", help="Remove queries too that were kept on purpose.")] = False,
+    allow_root: AllowRootOption = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -56,14 +58,16 @@ def gc(
             raise ConfigError("which swarm? give its root with -s URL, or in APIARY_STORAGE")
         from apiary_df.collect import Limits
         from apiary_df.collector import collect_now
+        from apiary_df.roots import roots_of, split_roots
         from apiary_df.store import open_store
 
         store = open_store(storage)
         settings = settings_from(config, set_).for_store(store.kind)
+        roots = roots_of((storage, *split_roots(settings.allow_roots or ""), *(allow_root or ())))
         dead_after_s = settings.dead_after_s or 0.0
         grace_s = check_grace(grace, settings.gc_grace_s or 0.0, dead_after_s)
         limits = Limits(grace_s=grace_s, node_gc_s=max(settings.node_gc_s, dead_after_s), kept=kept)
-        found = collect_now(store, limits, options=None, dead_after_s=dead_after_s, dry_run=dry_run)
+        found = collect_now(store, limits, options=None, dead_after_s=dead_after_s, dry_run=dry_run, roots=roots)
         if json_:
             typer.echo(msgspec.json.encode(facts(store.url, found, grace_s=grace_s, dry_run=dry_run)).decode())
         else:

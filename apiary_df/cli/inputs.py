@@ -29,6 +29,14 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A setting, over file and environment, such as small_bytes=1MiB."),
 ]
+AllowRootOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-root",
+        metavar="URL",
+        help="Folder or bucket prefix of tables and of files to write, besides --storage; again for more.",
+    ),
+]
 
 
 def settings_from(config: Path | None, assignments: Sequence[str] | None, **more: object) -> Settings:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from apiary_df.cli.exits import ExitCode, ending_well
-from apiary_df.cli.inputs import STORAGE_HELP, ConfigOption, SetOption, settings_from
+from apiary_df.cli.inputs import STORAGE_HELP, AllowRootOption, ConfigOption, SetOption, settings_from
 from apiary_df.config import Settings, format_bytes, parse_size
 from apiary_df.errors import ConfigError
 from apiary_df.machine import Machine, detect_machine
@@ -80,14 +80,7 @@ def node(
     allow_udfs: Annotated[
         bool, typer.Option("--allow-udfs", help="Take plans with Python functions: they are pickles, which run code.")
     ] = False,
-    allow_root: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow-root",
-            metavar="URL",
-            help="Folder or bucket prefix of tables and of files to write, besides --storage; again for more.",
-        ),
-    ] = None,
+    allow_root: AllowRootOption = None,
     swarm_key_file: Annotated[
         Path | None,
         typer.Option("--swarm-key-file", metavar="FILE", help="Take only what is signed with the key in this file."),

@@ -9,6 +9,8 @@ from typer.testing import CliRunner, Result
 
 from apiary_df.cli.app import app
 from apiary_df.protocol import keys
+from apiary_df.protocol.messages import WriteJournal, WriteNote
+from apiary_df.protocol.storage import write_message
 from apiary_df.store import Store, open_store
 
 
@@ -20,9 +22,15 @@ def store(tmp_path: Path) -> Store:
         for key in (keys.manifest(query_id), keys.lease(query_id), keys.partial(query_id, 0, 0, 0)):
             store.put(key, b"x" * 1000)
     store.put("_queries/mine/notes.txt", b"mine")
-    for path in (tmp_path / "root" / "_queries" / "q1").iterdir():
-        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
+    age(store, "q1")
     return store
+
+
+def age(store: Store, query_id: str) -> None:
+    for meta in store.list(keys.query_prefix(query_id)):
+        path = store.local_path(meta.key)
+        assert path is not None
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
 
 
 def gc(store: Store, *arguments: str) -> Result:
@@ -58,6 +66,37 @@ def test_what_is_old_goes_and_programs_are_told(store: Store) -> None:
     assert sorted(fact["name"] for fact in said["left"]) == ["_queries/mine/", "q2"]
     assert sorted(meta.key.split("/")[1] for meta in store.list(keys.QUERIES)) == ["mine", "q2", "q2", "q2"]
     assert json.loads(gc(store, "--json").output)["removed"] == []
+
+
+def test_what_was_kept_goes_only_when_that_is_asked_for(store: Store) -> None:
+    key = keys.outcome("q1")
+    store.put(key, b"x")
+    age(store, "q1")
+    assert gc(store).exit_code == 0
+    assert store.get_or_none(key) == b"x"
+    done = gc(store, "--kept", "--json")
+    assert [fact["name"] for fact in json.loads(done.output)["removed"]] == ["q1"]
+    assert store.list(keys.query_prefix("q1")) == []
+    assert store.list(keys.query_prefix("q2"))
+
+
+def test_files_are_taken_back_below_the_roots_only(store: Store, tmp_path: Path) -> None:
+    out = open_store(str(tmp_path / "out"))
+    for key, content in (("q1_0_0_0.parquet", b"published"), ("_apiary_q1/0_0_0/x.staged", b"staged")):
+        out.put(key, content)
+    journal = WriteJournal(query_id="q1", coordinator="c", seq=1, dead_after_s=0.0, published=("q1_0_0_0.parquet",))
+    write_message(out, "_apiary_q1/journal", journal)
+    write_message(store, keys.write("q1"), WriteNote(query_id="q1", coordinator="c", base=out.url))
+    for path in (tmp_path / "out" / "_apiary_q1").rglob("*"):
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
+    left = json.loads(gc(store, "--json").output)["left"]
+    assert {fact["name"]: fact["why"] for fact in left}["q1"].startswith("the files that it was writing")
+    assert out.get("q1_0_0_0.parquet") == b"published"
+    assert store.list(keys.query_prefix("q1"))
+    done = gc(store, "--allow-root", out.url, "--json")
+    assert [fact["name"] for fact in json.loads(done.output)["removed"]] == ["q1"]
+    assert out.list("") == []
+    assert store.list(keys.query_prefix("q1")) == store.list(keys.WRITES) == []
 
 
 @pytest.mark.parametrize(
