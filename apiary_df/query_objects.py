@@ -72,6 +72,7 @@ class QueryObjects:
         self._coordinator = coordinator
         self.commits: dict[TaskKey, CommitRecord] = {}
         self._mail: dict[str, Mail] = {}
+        self._asked_in: dict[tuple[int, int, int], str] = {}
         self._seen_errors: set[str] = set()
 
     def take_lease(self) -> None:
@@ -173,7 +174,9 @@ class QueryObjects:
             remaining_s=remaining_s,
         )
         number = send(self._store, node_id, first_number, mail)
-        self._mail[keys.inbox(node_id, number)] = mail
+        key = keys.inbox(node_id, number)
+        self._mail[key] = mail
+        self._asked_in.update(((task.spec.stage, task.spec.task, task.attempt), key) for task in mail.tasks)
         return number
 
     def news(self, tasks: Sequence[OpenTask]) -> Iterator[TaskCommitted | TaskErred | RecordDamaged]:
@@ -282,11 +285,9 @@ class QueryObjects:
 
     def _was_read(self, record: CommitRecord | ErrorReport) -> None:
         """Note that the node has read, and therefore deleted, the mail that asked for an attempt."""
-        asked = (record.stage, record.task, record.attempt)
-        for key, mail in self._mail.items():
-            if asked in {(task.spec.stage, task.spec.task, task.attempt) for task in mail.tasks}:
-                del self._mail[key]
-                return
+        key = self._asked_in.pop((record.stage, record.task, record.attempt), None)
+        if key is not None:
+            self._mail.pop(key, None)
 
     def _unread_mail(self) -> list[str]:
         """Return the keys of this query's mail that no node has read.

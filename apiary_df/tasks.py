@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from apiary_df.config import MIN_CELL_BYTES, Settings
 from apiary_df.errors import NoAliveNodes
@@ -17,16 +18,15 @@ from apiary_df.model import (
     ExchangeInput,
     NodeInfo,
     PartialRef,
-    ScanFile,
     ScanInput,
     SegmentRef,
     TaskSpec,
 )
 from apiary_df.plan import codec
 from apiary_df.plan.operators import source_bytes
-from apiary_df.plan.scans import files_of_cells, scan_cells
+from apiary_df.plan.scans import files_by_url, files_of_cells, scan_cells
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, Variant
-from apiary_df.planner import assign_cells_to_nodes, extract_alive_nodes, leafcutter_split_assignments, waves
+from apiary_df.planner import Balance, extract_alive_nodes, spread_cells, waves
 
 CELLS_PER_BEE = 4
 """Pieces that a scan is cut into for each bee: enough to balance, few enough that a piece is worth opening a file."""
@@ -134,7 +134,8 @@ class _StagePlanner:
         self._partials = partials
         self._row_group_starts = row_group_starts
         self._options = options
-        self._given_bytes = {node.node_id: 0 for node in workers}
+        self._balance = Balance(workers)
+        self._by_partition: dict[int, dict[int, list[tuple[int, SegmentRef]]]] = {}
 
     def variant(self, variant: Variant) -> list[TaskSpec]:
         if variant.kind == "cells":
@@ -153,17 +154,29 @@ class _StagePlanner:
             if isinstance(leaf, ScanLeaf):
                 scans.append(ScanInput(leaf=index, files=leaf.files, ordered=leaf.ordered))
             else:
-                segments = self._segments(leaf, None)
+                segments = self._segments(leaf)
                 exchanges.append(ExchangeInput(leaf=index, segments=segments, ordered=leaf.ordered))
         return self._spec(variant, scans, exchanges)
 
-    def _segments(self, leaf: ExchangeLeaf, partitions: frozenset[int] | None) -> tuple[SegmentRef, ...]:
+    def _segments(self, leaf: ExchangeLeaf) -> tuple[SegmentRef, ...]:
+        """Return all segments with rows that a leaf reads, in order of task and offset."""
         return tuple(
             partial.segment_ref(segment)
             for partial in self._partials[leaf.stage]
             for segment in partial.segments
-            if segment.rows and (partitions is None or segment.partition in partitions)
+            if segment.rows
         )
+
+    def _segments_of(self, leaf: ExchangeLeaf, partitions: Sequence[int]) -> tuple[SegmentRef, ...]:
+        """Return those of some partitions, in the same order; sought once for all tasks, since there are many."""
+        if leaf.stage not in self._by_partition:
+            found: dict[int, list[tuple[int, SegmentRef]]] = {}
+            for place, ref in enumerate(self._segments(leaf)):
+                found.setdefault(ref.segment.partition, []).append((place, ref))
+            self._by_partition[leaf.stage] = found
+        known = self._by_partition[leaf.stage]
+        placed = [pair for partition in partitions for pair in known.get(partition, ())]
+        return tuple(ref for _, ref in sorted(placed, key=itemgetter(0)))
 
     def _spec(self, variant: Variant, scans: Sequence[ScanInput], exchanges: Sequence[ExchangeInput]) -> TaskSpec:
         read = sum(f.bytes for s in scans for f in s.files)
@@ -181,16 +194,9 @@ class _StagePlanner:
 
     def _placed(self, spec: TaskSpec, why: str) -> TaskSpec:
         """Give a task to the node with the least work for its idle bees, counting what this stage gave it."""
-        node = min(
-            self._workers,
-            key=lambda n: (
-                self._given_bytes[n.node_id] / max(n.idle_bees, 0.5) + (0 if n.idle_bees else spec.input_bytes),
-                n.bees_busy / n.bees_total,
-                n.node_id,
-            ),
-        )
-        self._given_bytes[node.node_id] += spec.input_bytes + 1
-        return replace(spec, node_id=node.node_id, why=why)
+        node_id = self._balance.least_loaded(spec.input_bytes)
+        self._balance.give(node_id, spec.input_bytes + 1)
+        return replace(spec, node_id=node_id, why=why)
 
     def _by_cells(self, variant: Variant) -> list[TaskSpec]:
         (index,) = variant.split
@@ -199,8 +205,9 @@ class _StagePlanner:
         total_bytes = sum(f.size_bytes for f in leaf.files)
         target_bytes = cell_target_bytes(total_bytes, self._workers, self._options.min_cell_bytes)
         cells = scan_cells(leaf, self._row_group_starts, target_bytes)
-        assigned = leafcutter_split_assignments(assign_cells_to_nodes(cells, self._workers), self._workers)
+        assigned = spread_cells(cells, self._workers)
         base = self.whole_task(variant)
+        by_url = files_by_url(leaf)
         shares = [
             (node, share)
             for node in self._workers
@@ -213,22 +220,22 @@ class _StagePlanner:
             redealt = [(node, share) for (node, _), share in zip(shares, dealt, strict=True) if share]
             if all(_fits(share, node) for node, share in redealt):
                 shares = redealt
-        specs = [self._cell_task(base, index, leaf, share, node) for node, share in shares]
+        specs = []
+        for node, share in shares:
+            scan = ScanInput(leaf=index, files=files_of_cells(by_url, share), ordered=leaf.ordered)
+            specs.append(self._cell_task(base, scan, share, node))
         # A scan of no files still has a task: an aggregate without groups gives a row over nothing.
         return specs or [self._placed(base, "the scan has no cells")]
 
-    def _cell_task(
-        self, base: TaskSpec, index: int, leaf: ScanLeaf, share: Sequence[CellInfo], node: NodeInfo
-    ) -> TaskSpec:
-        files: tuple[ScanFile, ...] = files_of_cells(leaf, share)
+    def _cell_task(self, base: TaskSpec, scan: ScanInput, share: Sequence[CellInfo], node: NodeInfo) -> TaskSpec:
         cached = sum(1 for cell in share if cell.storage_key in node.cached_cells)
         why = f"{len(share)} cells, {cached} cached there"
         size = sum(cell.bytes for cell in share)
-        self._given_bytes[node.node_id] += size + 1
+        self._balance.give(node.node_id, size + 1)
         return replace(
             base,
             node_id=node.node_id,
-            scans=(*base.scans, ScanInput(leaf=index, files=files, ordered=leaf.ordered)),
+            scans=(*base.scans, scan),
             input_bytes=base.input_bytes + size,
             why=why,
         )
@@ -245,9 +252,8 @@ class _StagePlanner:
         specs: list[TaskSpec] = []
         least_bytes = 0 if self._stage.rests_on_partition_order else self._options.min_task_bytes
         for group in _grouped(sizes, least_bytes):
-            chosen = frozenset(group)
             exchanges = [
-                ExchangeInput(leaf=index, segments=self._segments(leaf, chosen), ordered=leaf.ordered)
+                ExchangeInput(leaf=index, segments=self._segments_of(leaf, group), ordered=leaf.ordered)
                 for index in variant.split
                 if isinstance(leaf := self._stage.leaves[index], ExchangeLeaf)
             ]

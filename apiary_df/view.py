@@ -103,6 +103,7 @@ class SwarmView:
         self._own_queries: set[str] = set()
         self._ended_queries: set[str] = set()
         self._views: tuple[NodeView, ...] = ()
+        self._by_id: dict[str, NodeView] = {}
         self._judged: tuple[tuple[str, ...], Collection[Place | None], list[str]] = ((), (), [])
         # Whatever pace this session's own settings ask for, nodes judge a lease by theirs.
         usual_s = Settings().for_store(store.kind).heartbeat_s or 1.0
@@ -132,6 +133,7 @@ class SwarmView:
         """
         with self._lock:
             self._views = tuple(read_nodes(self.store, self._observer, self._host.now_s()))
+            self._by_id = {view.info.node_id: view for view in self._views}
             self._read_s = self._host.now_s()
             self._readings += 1
             self._forget()
@@ -338,13 +340,14 @@ class SwarmView:
         return "" if view is None else view.heartbeat.incarnation
 
     def _view_of(self, node_id: str) -> NodeView | None:
-        return next((view for view in self._views if view.info.node_id == node_id), None)
+        return self._by_id.get(node_id)
 
     def next_mail(self, node_id: str) -> int:
         """Return the number that the next mail to a node should have."""
         with self._lock:
-            announced = [view.heartbeat.inbox_next for view in self._views if view.info.node_id == node_id]
-            return max([self._given_to(node_id).next_mail, *announced])
+            view = self._view_of(node_id)
+            announced = 0 if view is None else view.heartbeat.inbox_next
+            return max(self._given_to(node_id).next_mail, announced)
 
     def mail_sent(self, node_id: str, number: int, tasks: int) -> None:
         """Note that a mail with so many tasks was sent."""

@@ -71,19 +71,28 @@ def _row_group_cuts(starts: Sequence[int], size_bytes: int, target_bytes: int) -
     return [*cuts, size_bytes]
 
 
-def files_of_cells(leaf: ScanLeaf, cells: Iterable[CellInfo]) -> tuple[ScanFile, ...]:
+def files_by_url(leaf: ScanLeaf) -> dict[str, ScanFile]:
+    """Return a scan's files by the URLs that its cells have as storage keys."""
+    return {file_url(leaf.store_url, file.path): file for file in leaf.files}
+
+
+def files_of_cells(by_url: Mapping[str, ScanFile], cells: Iterable[CellInfo]) -> tuple[ScanFile, ...]:
     """Return the file entries that make a scan read exactly these cells; adjacent ranges become one.
+
+    Args:
+        by_url: The scan's files, from :func:`files_by_url`: made once for all shares of a scan.
+        cells: A share of its cells.
 
     Raises:
         PlanError: If a cell is of no file of the scan.
     """
-    by_url = {file_url(leaf.store_url, file.path): file for file in leaf.files}
     files: list[ScanFile] = []
     for cell in sorted(cells, key=lambda c: c.sort_key):
         file = by_url.get(cell.storage_key)
         if file is None:
             raise PlanError(f"cell {cell.storage_key!r} is of no file of the scan")
-        entry = replace(file, range_start=cell.range_start, range_end=cell.range_end)
+        whole = cell.range_start is None
+        entry = file if whole else replace(file, range_start=cell.range_start, range_end=cell.range_end)
         last = files[-1] if files else None
         if last and last.path == entry.path and last.range_end is not None and last.range_end == entry.range_start:
             files[-1] = replace(last, range_end=entry.range_end)

@@ -1,9 +1,9 @@
 """Which node reads which cell: pure arithmetic over :class:`CellInfo` and :class:`NodeInfo`.
 
 What belongs here: choosing between local and distributed (``query``), giving cells to nodes (``board``,
-``placing``), taking from a node what is more than a bee can hold (``leafcutter``), and packing a node's
-cells into waves of shares (``packing``). What does not: splitting a cell into ranges (the scans do), making
-tasks of shares, and reacting to what happens later (the schedule does).
+``placing``), giving work that lies nowhere in particular (``balance``), taking from a node what is more than a bee can
+hold (``leafcutter``), and packing a node's cells into waves of shares (``packing``). What does not: splitting a cell
+into ranges (the scans do), making tasks of shares, and reacting to what happens later (the schedule does).
 
 Every function here is deterministic: cells are taken in the order of their sort keys and nodes in the order
 of their ids, so the order of the caller's dicts, sets and lists never shows in a plan. A cell that is handed
@@ -23,14 +23,16 @@ How a cell finds its node:
 
 from __future__ import annotations
 
+from apiary_df.planner.balance import Balance
 from apiary_df.planner.board import Assignments, Nodes, extract_alive_nodes
 from apiary_df.planner.leafcutter import leafcutter_split_assignments
 from apiary_df.planner.packing import Share, Wave, waves
 from apiary_df.planner.placing import assign_cells_to_nodes
-from apiary_df.planner.query import Distributed, Local, plan_query
+from apiary_df.planner.query import Distributed, Local, plan_query, spread_cells
 
 __all__ = [
     "Assignments",
+    "Balance",
     "Distributed",
     "Local",
     "Nodes",
@@ -40,5 +42,6 @@ __all__ = [
     "extract_alive_nodes",
     "leafcutter_split_assignments",
     "plan_query",
+    "spread_cells",
     "waves",
 ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from apiary_df.errors import UnknownNode
 from apiary_df.model import CellInfo, NodeInfo, NodeState
-from apiary_df.planner.board import Board, Nodes, nodes_by_id, seen, taking_nodes
+from apiary_df.planner.board import Assignments, Board, Nodes, nodes_by_id, seen, taking_nodes
 from apiary_df.planner.leafcutter import relieve
 from apiary_df.planner.placing import place
 
@@ -81,10 +81,28 @@ def plan_query(cells: Iterable[CellInfo], nodes: Nodes, local_node_id: str) -> L
     why_local = _why_local(board.cells, here, takers)
     if why_local is not None:
         return Local(cells=tuple(board.cells), reason=why_local)
+    assignments = _spread(board)
+    return Distributed(assignments=assignments, reason=_why_distributed(board.cells, here, len(assignments)))
+
+
+def spread_cells(cells: Iterable[CellInfo], nodes: Nodes) -> Assignments:
+    """Give every cell to a node: :func:`assign_cells_to_nodes`, then :func:`leafcutter_split_assignments`, in one go.
+
+    Args:
+        cells: What is to be read.
+        nodes: Nodes in any state; only alive ones are used.
+
+    Raises:
+        NoAliveNodes: No node is alive.
+        PlanError: Two different nodes have the same id.
+    """
+    return _spread(Board([(cell, None) for cell in cells], taking_nodes(nodes_by_id(nodes))))
+
+
+def _spread(board: Board) -> Assignments:
     place(board)
     relieve(board)
-    assignments = board.assignments()
-    return Distributed(assignments=assignments, reason=_why_distributed(board.cells, here, len(assignments)))
+    return board.assignments()
 
 
 def _why_local(cells: Sequence[CellInfo], here: NodeInfo, takers: Sequence[NodeInfo]) -> str | None:

@@ -104,6 +104,8 @@ class Schedule:
         self._policy = policy or Policy()
         self._deadline_s: float | None = None
         self._tasks: dict[int, list[Task]] = {}
+        # How many tasks of each planned stage are not committed: asked for at every commit, of many tasks.
+        self._uncommitted: dict[int, int] = {}
         self._asked: set[int] = set()
         self._former: dict[tuple[int, int], Task] = {}
         self._nodes: dict[str, NodeSight] | None = None
@@ -147,8 +149,7 @@ class Schedule:
 
     def is_complete(self, stage: int) -> bool:
         """Whether a stage is planned and all of its tasks are committed."""
-        tasks = self._tasks.get(stage)
-        return tasks is not None and all(task.partial is not None for task in tasks)
+        return self._uncommitted.get(stage) == 0
 
     def wants(self, stage: int) -> bool:
         """Whether a stage is to be planned now."""
@@ -238,6 +239,7 @@ class Schedule:
         if not event.specs:
             raise InternalError(f"query {self.query_id}: stage {event.stage} was planned without a task")
         self._tasks[event.stage] = [self._new_task(spec) for spec in event.specs]
+        self._uncommitted[event.stage] = len(event.specs)
         return self._sent([self._begin(task, task.spec.node_id, now_s) for task in self._tasks[event.stage]])
 
     def _new_task(self, spec: TaskSpec) -> Task:
@@ -336,7 +338,8 @@ class Schedule:
         task = self._known(key.stage, key.task)
         if key.query_id != self.query_id or task is None or key.attempt >= len(task.attempts):
             raise InternalError(f"query {self.query_id}: news of {key}, which was never sent")
-        planned = any(task is other for other in self._tasks.get(key.stage, ()))
+        tasks = self._tasks.get(key.stage, ())
+        planned = key.task < len(tasks) and task is tasks[key.task]
         if not planned or task.partial is not None or task.attempts[key.attempt].epoch != task.epoch:
             return None
         return task
@@ -346,6 +349,7 @@ class Schedule:
         if task is None:
             return ()
         task.partial, task.due_s = event.partial, None
+        self._uncommitted[event.key.stage] -= 1
         task.end(event.key.attempt, Outcome.COMMITTED, now_s)
         stops = self._superseded([task], now_s)
         return (*stops, *self._ready_stages()) if self.is_complete(event.key.stage) else stops
@@ -510,6 +514,7 @@ class Schedule:
         counted = self._counted(task)
         assert counted is not None
         task.partial = None
+        self._uncommitted[task.spec.stage] += 1
         task.end(counted, Outcome.UNDONE, now_s, error)
         task.epoch += 1
         stops = self._drop_readers(task.spec.stage, now_s)
@@ -526,6 +531,7 @@ class Schedule:
                 continue
             self._asked.discard(reader.stage)
             tasks = self._tasks.pop(reader.stage, None)
+            self._uncommitted.pop(reader.stage, None)
             if tasks is None:
                 continue
             stops += self._superseded(tasks, now_s)

@@ -7,7 +7,7 @@ nothing rests on any more fails here, and so does a check that could not see the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,8 @@ def _(bench: Bench) -> None:
 
 
 def _tasks_get_all_files(patch: pytest.MonkeyPatch) -> None:
-    def all_files(leaf: stages.ScanLeaf, cells: Iterable[object]) -> tuple[ScanFile, ...]:
-        return leaf.files
+    def all_files(by_url: Mapping[str, ScanFile], cells: Iterable[object]) -> tuple[ScanFile, ...]:
+        return tuple(by_url.values())
 
     patch.setattr("apiary_df.tasks.files_of_cells", all_files)
 
