@@ -335,6 +335,13 @@ class Settings:
         speculate_factor: How many times the median of its committed siblings a task may take before that, 1 to 1000.
             3: tasks of one stage rarely differ by more, since they read about the same.
         speculate_after_s: Seconds that it may take in any case, 0 to 3600. 5: shorter tasks are over before it pays.
+        dollars_per_1000_puts: Price of a thousand requests that write, in dollars, 0 to 1000. 0.005, as S3's list says;
+            reports say what a query's requests cost, and exchanges are planned by it.
+        dollars_per_1000_lists: The same of listings, 0 to 1000. 0.005.
+        dollars_per_1000_gets: The same of requests that read, 0 to 1000. 0.0004.
+        first_byte_s: Seconds that a request to a bucket usually takes to its first byte, 0.0001 to 60. 0.03, as
+            measured of S3; what takes much longer is asked for once more.
+        mib_s: Seconds that each MiB of a request takes after that, 0 to 60. 0.02.
         verify: Whether every query that ran on the swarm is run by plain DataFusion too, in this process, and its
             answer compared before any row of it is handed over; see ``SessionContext``. False: it takes the time of
             both, and the memory of both answers.
@@ -371,6 +378,11 @@ class Settings:
     speculate: bool = _setting(True, "flag")
     speculate_factor: float = _setting(3.0, "factor", 1, 1000)
     speculate_after_s: float = _setting(5.0, "seconds", 0, _LONGEST_WAIT_S)
+    dollars_per_1000_puts: float = _setting(0.005, "factor", 0, 1000)
+    dollars_per_1000_lists: float = _setting(0.005, "factor", 0, 1000)
+    dollars_per_1000_gets: float = _setting(0.0004, "factor", 0, 1000)
+    first_byte_s: float = _setting(0.03, "seconds", 0.0001, 60)
+    mib_s: float = _setting(0.02, "seconds", 0, 60)
     verify: bool = _setting(False, "flag")
     allow_roots: str | None = _setting(None, "text")
     keep: bool = _setting(False, "flag")

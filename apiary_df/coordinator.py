@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 
 import pyarrow as pa
 
 from apiary_df.config import Settings
+from apiary_df.costs import Prices, dollars
 from apiary_df.errors import (
     ApiaryError,
     ErrorInfo,
@@ -118,10 +119,10 @@ class QueryRun:
         self.schema = query.schema
         self._query = query
         self._view = view
-        self._store = view.store
+        self._store = view.store.counting()
         self._host = host
         patience = Patience(settings.dead_after_s or 0.0, host.now_s)
-        self._objects = QueryObjects(self.query_id, view.store, view.node_id, patience)
+        self._objects = QueryObjects(self.query_id, self._store, view.node_id, patience)
         self._settings = settings
         self._planning = StagePlanning(query.graph, settings, footers, view.store_options)
         self._on_progress = on_progress
@@ -151,7 +152,6 @@ class QueryRun:
         self._settling = host.lock()
         self._settled = False
         self._wait_s = settings.poll_min_s
-        self._requests_before = view.store.counts.snapshot()
         self._write = planned_write(
             query.graph,
             self.query_id,
@@ -193,11 +193,9 @@ class QueryRun:
     def report(self) -> QueryReport:
         """Return what the query has done so far."""
         ended_s = self._ended_s if self._ended_s is not None else self._host.now_s()
-        requests = _difference(self._store.counts.snapshot(), self._requests_before)
-        commits = self._history.commits()
-        for commit in commits:
-            for kind, count in commit.metrics.requests.items():
-                requests[kind] = requests.get(kind, 0) + count
+        requests = Counter({kind: count for kind, count in self._store.counts.snapshot().items() if count})
+        for commit in self._history.commits():
+            requests.update(commit.metrics.requests)
         return QueryReport(
             query_id=self.query_id,
             sql=self._query.sql,
@@ -209,6 +207,7 @@ class QueryRun:
             bytes_through_storage=self._history.stored_bytes(),
             elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
             requests=requests,
+            dollars=dollars(requests, Prices.of(self._settings)) if self._store.kind == "bucket" else 0.0,
             folded_stages=self._planning.folded,
             state=self._state,
             error=self._error,
@@ -595,7 +594,3 @@ class QueryRun:
         self._objects.keep(self._history.outcome(self.report(), self._started_at), tasks, root)
         self._kept = True
         logger.info("query %s is kept: apiary replay %s %s", self.query_id, self._store.url, self.query_id)
-
-
-def _difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    return {name: count - before.get(name, 0) for name, count in after.items() if count != before.get(name, 0)}

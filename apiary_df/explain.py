@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datafusion.plan import LogicalPlan
 
 from apiary_df.config import format_bytes
+from apiary_df.costs import in_all
 from apiary_df.model import NodeInfo, TaskSpec
 from apiary_df.plan.classes import UNKNOWN_OPERATOR, classify, one_task_operators
 from apiary_df.plan.codec import unknown_name
@@ -257,7 +258,7 @@ def _tasks_done(attempts: Sequence[AttemptReport], verbose: bool) -> list[str]:
 def _task_done(task: AttemptReport) -> str:
     spilled = f", {task.spills} spills of {format_bytes(task.spilled_bytes)}" if task.spills else ""
     attempt = f", attempt {task.attempt}" if task.attempt else ""
-    requests = sum(count for name, count in task.requests.items() if not name.startswith("bytes"))
+    requests = in_all(task.requests)
     return (
         f"  task {task.stage}.{task.task} on {task.node_id}: {task.rows} rows, "
         f"{format_bytes(task.input_bytes)} in, {format_bytes(task.output_bytes)} out, "
@@ -289,6 +290,8 @@ def _measured(report: QueryReport) -> list[str]:
             f", {report.tasks} tasks, {format_bytes(report.bytes_through_storage)} through storage, "
             f"requests: {requests or 'none'}"
         )
+        if report.dollars:
+            line += f" (about ${report.dollars:.6f})"
     return [line]
 
 

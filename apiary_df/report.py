@@ -44,8 +44,7 @@ class AttemptReport:
         spills: Spill files written.
         spilled_bytes: Bytes spilled.
         cache_hits: Cells that came from the node's cache.
-        requests: Requests that its node made to the store while it ran, by kind: its looks for mail, and what other
-            bees asked meanwhile, are among them.
+        requests: Requests to the swarm's root that it made, by kind, the node's looks for mail not among them.
         epoch: How often the task was begun anew before, since what it had committed was lost.
         slots: Bees' shares of its node's memory that it could hold.
         speculative: Whether it was sent while another attempt at the task still ran.
@@ -112,12 +111,14 @@ class QueryReport:
         rows: Rows of the result so far.
         bytes_through_storage: Bytes of all partials.
         elapsed_s: From the start to the last row.
-        requests: Requests of the session and, while they ran tasks, of the nodes, by kind: no fewer than its own.
+        requests: Requests to the swarm's root that the session made for the query, and those of all attempts that were
+            committed, by kind. Heartbeats, leases and looks for mail are not among them: they go on without a query.
         folded_stages: Stages that ran in this process with the result, since little was left to do.
         state: How it ended: ``done``, ``failed`` or ``cancelled``; ``running`` before that.
         error: Why it failed; None if it did not.
         attempts: Every attempt at every task, those that failed or were lost among them, by stage, task and number; the
             stages that ran in the session's own process have one as well.
+        dollars: What these requests cost by the settings' prices; 0 in a folder and in memory.
         kept: Whether its objects stayed in storage, for ``apiary replay``.
         verified: What was compared with plain DataFusion's answer; None if the session does not verify.
     """
@@ -136,6 +137,7 @@ class QueryReport:
     state: QueryEnd = "done"
     error: ErrorInfo | None = None
     attempts: tuple[AttemptReport, ...] = ()
+    dollars: float = 0.0
     kept: bool = False
     verified: Verification | None = None
 

@@ -10,9 +10,8 @@ whose reply was lost must not simply be sent again, so :meth:`Store.create` read
 
 from __future__ import annotations
 
-import errno
+import copy
 import os
-import re
 import secrets
 import sys
 import time
@@ -40,6 +39,7 @@ from apiary_df.errors import (
     StorageTransient,
     StorageUnreachable,
 )
+from apiary_df.folders import link_in, remove_folder
 from apiary_df.store_options import (
     ObjectMeta,
     RefusalCounts,
@@ -80,9 +80,6 @@ PROBE_CONNECT_S = 2.0
 PROBE_REQUEST_S = 4.0
 PROBE_RETRY_S = 3.0
 """Limits of :meth:`Store.check_writable`: a person waits for the answer."""
-
-_STAGED_NAME = re.compile(r"#\d+$")
-"""File names that obstore uses for objects under way in a folder; no listing shows them."""
 
 _PANICS_OF = "pyo3_runtime"
 """Module of the exception that a panic of native code becomes: no :class:`Exception`, and without a public name."""
@@ -163,6 +160,12 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
+
+    def counting(self) -> Store:
+        """Return the same store with request counts of its own, from nothing; what is counted there counts here too."""
+        own = copy.copy(self)
+        own.counts = RequestCounts(whole=self.counts)
+        return own
 
     @property
     def kind(self) -> Literal["folder", "memory", "bucket"]:
@@ -272,7 +275,7 @@ class Store:
             size = data.stat().st_size if isinstance(data, Path) else memoryview(data).nbytes
             self.counts.add(put=max(1, -(-size // PART_BYTES)), bytes_out=size)
             backend = self._writing()
-            if isinstance(data, Path) and self._link(data, key):
+            if isinstance(data, Path) and self._folder is not None and link_in(data, self._folder / self._path(key)):
                 return
             source = data if isinstance(data, Path) else memoryview(data).cast("B")
             obstore.put(backend, self._path(key), source, chunk_size=PART_BYTES, max_concurrency=UPLOAD_CONCURRENCY)
@@ -389,7 +392,7 @@ class Store:
         self.delete([meta.key for meta in found])
         if self._folder is not None:
             with self._mapped("delete", prefix):
-                _remove_folder(self._folder / prefix)
+                remove_folder(self._folder / prefix)
         return len(found)
 
     def move(self, source: str, target: str) -> None:
@@ -529,24 +532,6 @@ class Store:
             key=key,
         )
 
-    def _link(self, source: Path, key: str) -> bool:
-        """Link a file into a folder store, atomically; False if that is not possible here."""
-        if self._folder is None:
-            return False
-        target = self._folder / self._path(key)
-        staged = target.with_name(f"{target.name}#{secrets.randbelow(10**18)}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(source, staged)
-            staged.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                staged.unlink()
-            if error.errno == errno.ENOENT and not source.exists():
-                raise
-            return False  # another file system, or one without links: obstore copies instead
-        return True
-
     def _path(self, key: str) -> str:
         if not key or any(part in ("", ".", "..") for part in key.split("/")):
             raise StorageError(f"{key!r} is not a key: it needs segments with single slashes between", key=key)
@@ -594,19 +579,6 @@ def coalesced(wanted: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             spans.append((start, start + length))
     return spans
-
-
-def _remove_folder(folder: Path) -> None:
-    """Remove a folder that holds nothing but empty folders and writes that never ended."""
-    if not folder.is_dir():
-        return
-    for child in folder.iterdir():
-        if child.is_dir() and not child.is_symlink():
-            _remove_folder(child)
-        elif _STAGED_NAME.search(child.name):
-            child.unlink(missing_ok=True)
-    with suppress(OSError):  # somebody wrote into it meanwhile: theirs to delete
-        folder.rmdir()
 
 
 _memory_requests = RLock()

@@ -154,6 +154,9 @@ class RequestCounts:
 
     ``get``, ``put``, ``list`` and ``head`` count requests as a store bills them, retries aside; ``delete``
     counts keys; ``bytes_in`` and ``bytes_out`` count object bytes read and written.
+
+    Attributes:
+        whole: Counts that these are a part of: what is added here is added there.
     """
 
     get: int = 0
@@ -163,6 +166,7 @@ class RequestCounts:
     head: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    whole: RequestCounts | None = field(default=None, repr=False, compare=False)
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def add(self, **amounts: int) -> None:
@@ -170,11 +174,13 @@ class RequestCounts:
         with self._lock:
             for name, amount in amounts.items():
                 setattr(self, name, getattr(self, name) + amount)
+        if self.whole is not None:
+            self.whole.add(**amounts)
 
     def snapshot(self) -> dict[str, int]:
         """Return all counters at one moment, by name."""
         with self._lock:
-            return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("_")}
+            return {f.name: getattr(self, f.name) for f in fields(self) if f.compare}
 
 
 REMEMBERED_REFUSALS = 4_096

@@ -246,7 +246,8 @@ class TaskMetrics(msgspec.Struct, frozen=True, kw_only=True):
         spilled_bytes: Bytes spilled.
         cells: Source file entries.
         cache_hits: Cells that came from the node's cache.
-        requests: Requests to the swarm's store and bytes moved, by kind.
+        requests: Requests to the swarm's store that the attempt made, by kind, its record and the look at the lease
+            after it among them, and bytes moved. Looks for mail are not among them.
     """
 
     rows_out: Count

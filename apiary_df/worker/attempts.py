@@ -45,6 +45,9 @@ logger = logging.getLogger("apiary_df")
 KNOWN_QUERIES = 64
 """Queries whose manifests and fragments a node keeps in memory; older ones are read again if asked for."""
 
+RECORDING: Mapping[str, int] = {"put": 1, "get": 1}
+"""What a record cannot count, since it comes later: itself, and the look whether the query is still wanted."""
+
 _REFUSALS: Mapping[type[ApiaryError], str] = {RootsRefused: OUTSIDE, FunctionsRefused: FUNCTIONS}
 """Errors that say that a task was refused, and the counters of these."""
 
@@ -101,15 +104,15 @@ class Attempts:
         if order.stopped is not None and order.stopped.is_set():
             return
         started_s = self._host.now_s()
-        before = self._store.counts.snapshot()
+        store = self._store.counting()
         with self._lock:
             self._running[order.query_id] += 1
         try:
             try:
-                query = self._query(order.query_id)
+                query = self._query(store, order.query_id)
                 if query is None:
                     return
-                self._attempt(order, query, executor, started_s, before)
+                self._attempt(store, order, query, executor, started_s)
             except ApiaryError as error:
                 self._report(order, error, started_s)
                 if not self._is_wanted(order.query_id):
@@ -120,13 +123,11 @@ class Attempts:
             with self._lock:
                 self._running -= Counter((order.query_id,))
 
-    def _attempt(
-        self, order: Order, query: _Known, executor: Executor, started_s: float, before: Mapping[str, int]
-    ) -> None:
+    def _attempt(self, store: Store, order: Order, query: _Known, executor: Executor, started_s: float) -> None:
         committed = False
         try:
-            work = executor.run(self._job(order, query))
-            committed = self._commit(order, work, started_s, before)
+            work = executor.run(self._job(store, order, query))
+            committed = self._commit(store, order, work, started_s)
         except QueryCancelled:
             logger.info("node %s: task %s was stopped", self._node_id, order.key)
         except ApiaryError as error:
@@ -142,11 +143,11 @@ class Attempts:
     def _is_wanted(self, query_id: str) -> bool:
         return self._store.get_or_none(keys.lease(query_id)) is not None
 
-    def _job(self, order: Order, query: _Known) -> Job:
+    def _job(self, store: Store, order: Order, query: _Known) -> Job:
         key, task = order.key, order.mail.spec
         if task.stage not in query.schemas:
             raise ObjectDamaged(f"the manifest of query {order.query_id} has no stage {task.stage}, the task's")
-        fragment = self._fragment(query, order.mail)
+        fragment = self._fragment(store, query, order.mail)
         check_permitted(fragment, task, self._roots)
         return Job(
             query_id=order.query_id,
@@ -159,14 +160,14 @@ class Attempts:
             cancelled=query.cancelled if order.stopped is None else AnyOf(query.cancelled, order.stopped),
         )
 
-    def _query(self, query_id: str) -> _Known | None:
+    def _query(self, store: Store, query_id: str) -> _Known | None:
         """Return what is known of a query, reading its manifest the first time; None if it is over."""
         with self._lock:
             known = self._known.get(query_id)
         if known is not None:
             return None if known.cancelled.is_set() else known
         key = keys.manifest(query_id)
-        manifest = read_message(self._store, key, Manifest)
+        manifest = read_message(store, key, Manifest)
         if manifest is None:
             return None
         versions.check(manifest.protocol_version, manifest.datafusion_version, f"the coordinator of query {query_id}")
@@ -184,11 +185,11 @@ class Attempts:
                 del self._known[other]
         return known
 
-    def _fragment(self, query: _Known, mail: TaskMail) -> PlanNode:
+    def _fragment(self, store: Store, query: _Known, mail: TaskMail) -> PlanNode:
         stage = mail.spec.stage
         if stage not in query.fragments:
             plan_key = keys.plan(query.manifest.query_id, stage)
-            fragment = codec.decode(read_bytes(self._store, plan_key))
+            fragment = codec.decode(read_bytes(store, plan_key))
             # Before it is known: what a known one writes is removed when its query is over.
             check_writes(fragment, self._roots)
             query.fragments[stage] = fragment
@@ -196,11 +197,13 @@ class Attempts:
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
 
-    def _commit(self, order: Order, work: Work, started_s: float, before: Mapping[str, int]) -> bool:
+    def _commit(self, store: Store, order: Order, work: Work, started_s: float) -> bool:
         """Write the commit record; returns whether this attempt is the one that counts."""
         key = order.key
         token = secrets.token_hex(8)
-        after = self._store.counts.snapshot()
+        requests = Counter(store.counts.snapshot())
+        requests.update(work.requests)
+        requests.update(RECORDING)
         record = CommitRecord(
             token=token,
             query_id=key.query_id,
@@ -218,15 +221,13 @@ class Attempts:
                 spill_count=work.spills,
                 spilled_bytes=work.spilled_bytes,
                 cells=len(order.mail.spec.cells),
-                requests={
-                    name: count - before.get(name, 0) + work.requests.get(name, 0) for name, count in after.items()
-                },
+                requests=dict(requests),
             ),
             files=work.files,
             epoch=order.mail.epoch,
         )
         commit_key = keys.commit(key.query_id, key.stage, key.task, order.mail.epoch)
-        counts = create_message(self._store, commit_key, record, token)
+        counts = create_message(store, commit_key, record, token)
         if not counts:
             # Another attempt was first. Its partial counts; this one is in nobody's way, and goes with the query.
             logger.info("node %s: another attempt at task %s was committed first", self._node_id, key)
@@ -246,7 +247,7 @@ class Attempts:
             # Else it is kept, or its coordinator is about to remove the rest.
             self._store.delete_prefix(keys.query_prefix(key.query_id))
         if query is not None and key.stage in query.fragments:
-            discard(self._fragment(query, order.mail), self._options, query.manifest.created_folders)
+            discard(self._fragment(self._store, query, order.mail), self._options, query.manifest.created_folders)
 
     def _report(self, order: Order, error: ApiaryError, started_s: float) -> None:
         key = order.key

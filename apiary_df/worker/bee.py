@@ -84,7 +84,7 @@ class Work:
         spills: Spill files that the engine wrote.
         spilled_bytes: Bytes that it spilled.
         files: Files that it wrote for a statement that writes files.
-        requests: Requests to the swarm's store that it made in a process of its own, by kind.
+        requests: Requests to the swarm's store that it made for it, and bytes moved, by kind.
     """
 
     partial: PartialRef

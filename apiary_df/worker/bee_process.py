@@ -14,7 +14,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeAlias
@@ -217,7 +217,6 @@ class _Bee:
             os._exit(0)
 
     def _answer(self, run: Callable[[Job], Work], message: Run, cancelled: threading.Event) -> Done | Failed:
-        before = self._store.counts.snapshot()
         try:
             work = run(
                 Job(
@@ -237,6 +236,4 @@ class _Bee:
             logger.exception("task %d.%d raised what it should not", message.task.stage, message.task.task)
             wrapped = InternalError(f"{type(error).__name__}: {error}")
             return Failed(number=message.number, error=wrapped.to_info())
-        after = self._store.counts.snapshot()
-        requests = {name: count - before.get(name, 0) for name, count in after.items()}
-        return Done(number=message.number, work=replace(work, requests=requests))
+        return Done(number=message.number, work=work)

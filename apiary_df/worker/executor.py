@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -109,15 +109,16 @@ class ThreadExecutor:
         """Run one attempt; see :class:`Executor`."""
         folder = self._scratch / "task"
         folder.mkdir(parents=True, exist_ok=True)
+        store = self._store.counting()
         bench = Bench(
-            store=self._store,
+            store=store,
             scratch=folder,
             options=self._options,
             partial_memory_bytes=min(self._settings.partial_memory_bytes, int(job.memory_bytes * PARTIAL_SHARE)),
             compression=codec_of(self._settings),
         )
         try:
-            return run_attempt(
+            work = run_attempt(
                 task=job.task,
                 fragment=job.fragment,
                 schema=job.schema,
@@ -126,6 +127,7 @@ class ThreadExecutor:
                 bench=bench,
                 cancelled=job.cancelled,
             )
+            return replace(work, requests=store.counts.snapshot())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,16 +1,20 @@
-"""What a node leaves of an attempt that it could not even begin."""
+"""What a node leaves of an attempt that it could not even begin, and what it says that an attempt has asked."""
 
 from __future__ import annotations
 
 import uuid
 
+import datafusion
+import pyarrow as pa
 import pytest
 
 from apiary_df.host import SYSTEM
-from apiary_df.model import TaskSpec
+from apiary_df.model import PartialRef, TaskSpec
+from apiary_df.plan import codec
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import Lease, TaskMail
-from apiary_df.protocol.storage import write_message
+from apiary_df.protocol.messages import CommitRecord, Lease, Manifest, StageEntry, TaskMail
+from apiary_df.protocol.storage import read_message, write_bytes, write_message
+from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.roots import Roots
 from apiary_df.store import Store, open_store
 from apiary_df.worker.attempts import Attempts
@@ -36,7 +40,27 @@ def store() -> Store:
     return made
 
 
-def run_one(store: Store) -> list[str]:
+def announce(store: Store) -> None:
+    """Put into storage what a node has to know of a query."""
+    schema = pa.schema([pa.field("n", pa.int64())]).serialize().to_pybytes()
+    entry = StageEntry(stage=0, inputs=(), output="gather", partitions=1, schema=schema)
+    manifest = Manifest(
+        query_id=QUERY,
+        coordinator="s1",
+        sql=None,
+        protocol_version=PROTOCOL_VERSION,
+        datafusion_version=datafusion.__version__,
+        settings={},
+        created_at="2026-01-01",
+        timeout_s=None,
+        stages=(entry,),
+    )
+    write_message(store, keys.lease(QUERY), Lease(query_id=QUERY, coordinator="s1", seq=0))
+    write_bytes(store, keys.plan(QUERY, 0), codec.encode(codec.build("placeholder_row", schema=b"")))
+    write_message(store, keys.manifest(QUERY), manifest)
+
+
+def run_one(store: Store, executor: Executor | None = None) -> list[str]:
     """Let a node find out about a query whose manifest is damaged; return what is there then."""
     spec = TaskSpec(
         stage=0,
@@ -51,7 +75,7 @@ def run_one(store: Store) -> list[str]:
     )
     order = Order(query_id=QUERY, sender="s1", mail=TaskMail(spec=spec, attempt=0), received_s=0.0)
     attempts = Attempts(store, "n1", None, bee_bytes=1 << 24, roots=Roots(places=(), urls=()), host=SYSTEM)
-    attempts.run(order, _Idle())
+    attempts.run(order, executor or _Idle())
     return [meta.key for meta in store.list(keys.QUERIES)]
 
 
@@ -62,3 +86,34 @@ def test_an_attempt_that_cannot_begin_is_reported_while_the_query_lives(store: S
 
 def test_no_report_of_it_stays_once_the_query_is_over(store: Store) -> None:
     assert run_one(store) == []
+
+
+class _Asking(Executor):
+    """Makes requests for its attempt, while the node's own thread asks as much again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def run(self, job: Job) -> Work:
+        for _ in range(7):
+            self._store.get_or_none("_swarm/inbox/n1/0000000000.json")
+        partial = PartialRef(
+            key=job.partial_key, length=0, footer_offset=0, footer_checksum="", segments=(), head_length=0
+        )
+        return Work(partial=partial, spills=0, spilled_bytes=0, requests={"get": 2, "put": 1, "bytes_in": 50})
+
+    def close(self) -> None:
+        return
+
+
+def test_an_attempts_requests_are_its_own_and_no_others() -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}", environ={})
+    announce(store)
+    before = store.counts.snapshot()
+    run_one(store, _Asking(store))
+    spent = {kind: count - before[kind] for kind, count in store.counts.snapshot().items()}
+    record = read_message(store, keys.commit(QUERY, 0, 0, 0), CommitRecord)
+    assert record is not None
+    # Manifest, fragment and lease by the node; the executor's, which are not the store's here; not the seven looks.
+    assert record.metrics.requests["get"] == 3 + 2 == spent["get"] - 7 + 2
+    assert record.metrics.requests["put"] == 1 + 1 == spent["put"] + 1
