@@ -338,11 +338,14 @@ class Schedule:
         task = self._known(key.stage, key.task)
         if key.query_id != self.query_id or task is None or key.attempt >= len(task.attempts):
             raise InternalError(f"query {self.query_id}: news of {key}, which was never sent")
-        tasks = self._tasks.get(key.stage, ())
-        planned = key.task < len(tasks) and task is tasks[key.task]
-        if not planned or task.partial is not None or task.attempts[key.attempt].epoch != task.epoch:
+        if not self._is_planned(task) or task.partial is not None or task.attempts[key.attempt].epoch != task.epoch:
             return None
         return task
+
+    def _is_planned(self, task: Task) -> bool:
+        """Whether a task is one of its stage's as it is planned now: what came before is of no concern any more."""
+        tasks = self._tasks.get(task.spec.stage, ())
+        return task.spec.task < len(tasks) and task is tasks[task.spec.task]
 
     def _on_task_committed(self, event: TaskCommitted, now_s: float) -> tuple[Command, ...]:
         task = self._current(event.key)
@@ -545,11 +548,10 @@ class Schedule:
         return stops
 
     def _on_record_damaged(self, event: RecordDamaged, now_s: float) -> tuple[Command, ...]:
-        tasks = self._tasks.get(event.stage, [])
-        if event.task >= len(tasks) or not tasks[event.task].attempts:
+        task = self._known(event.stage, event.task)
+        if task is None or not task.attempts:
             raise InternalError(f"query {self.query_id}: a record of task {event.stage}.{event.task}, never sent")
-        task = tasks[event.task]
-        if task.partial is not None or event.epoch != task.epoch:
+        if not self._is_planned(task) or task.partial is not None or event.epoch != task.epoch:
             return ()
         # Whose record it is cannot be told; none of this life's attempts can commit any more.
         task.end(len(task.attempts) - 1, Outcome.UNDONE, now_s, event.error)

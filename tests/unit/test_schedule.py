@@ -669,6 +669,15 @@ def test_a_task_whose_commit_record_is_damaged_is_done_again() -> None:
     assert tell(schedule, committed(0, 0, attempt=1)) == (RunRoot(),)
 
 
+def test_a_damaged_record_of_a_task_whose_plan_is_void_is_of_no_concern() -> None:
+    """Both are seen in one look: what a task has read is lost, and its sibling's record is damaged."""
+    schedule = third_stage_running()
+    tell(schedule, erred(2, 0, 0, lost(key(1, 0))))
+    assert tell(schedule, RecordDamaged(stage=2, task=1, epoch=0, error=ObjectDamaged("cut off"))) == ()
+    assert sent(tell(schedule, committed(1, 0, attempt=1))) == []
+    assert sent(tell(schedule, StagePlanned(stage=2, specs=specs(2, 2)))) == [(2, 0, 1), (2, 1, 1)]
+
+
 # -- the end ----------------------------------------------------------------------------------------------------------
 
 

@@ -199,11 +199,14 @@ class World:
 
     def _damaged(self) -> Event | None:
         tasks = self.schedule.open_tasks()
-        if not tasks:
-            return None
-        task = self.random.choice(tasks)
-        epoch = task.epoch - self.random.randint(0, 1)
-        return RecordDamaged(stage=task.stage, task=task.task, epoch=epoch, error=ObjectDamaged("cut off"))
+        if tasks and self.random.random() < 0.8:
+            task = self.random.choice(tasks)
+            stage, number, epoch = task.stage, task.task, task.epoch - self.random.randint(0, 1)
+        else:
+            # Of a task that is committed, or was planned from what is lost since.
+            of = self._some_attempt()
+            stage, number, epoch = of.stage, of.task, self.random.randint(0, 1)
+        return RecordDamaged(stage=stage, task=number, epoch=epoch, error=ObjectDamaged("cut off"))
 
     def _small(self) -> Event:
         return RestIsSmall()
