@@ -11,7 +11,6 @@ import functools
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 
 import pyarrow as pa
@@ -30,17 +29,16 @@ from apiary_df.errors import (
 from apiary_df.footers import FooterCache
 from apiary_df.history import History, ending_of
 from apiary_df.host import SYSTEM, Host
-from apiary_df.model import NodeInfo, NodeState, TaskKey, TaskSpec
+from apiary_df.model import NodeInfo, NodeState, TaskKey
 from apiary_df.patience import Patience
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
-from apiary_df.protocol.lost import read_or_lost
 from apiary_df.protocol.messages import CommitRecord
-from apiary_df.protocol.partial import read_partial
-from apiary_df.publish import ROOT_FOLDER, planned_write
+from apiary_df.publish import planned_write
 from apiary_df.query import Query, new_query_id
 from apiary_df.query_objects import QueryObjects
 from apiary_df.report import QueryEnd, QueryReport
+from apiary_df.root import ROOT_MEMORY_BYTES, Root, Workbench
 from apiary_df.schedule import (
     AllNodesLost,
     Cancelled,
@@ -70,18 +68,13 @@ from apiary_df.schedule import (
     TimedOut,
 )
 from apiary_df.stage_planning import StagePlanning
-from apiary_df.tasks import is_plain_gather, plan_root
 from apiary_df.view import GivenWork, SwarmView
-from apiary_df.worker.bee import Bench, batches_of, prepare_plan, run_attempt, workbench
-from apiary_df.worker.engine import Engine
+from apiary_df.worker.bee import run_attempt, workbench
 
 logger = logging.getLogger("apiary_df")
 
 POLL_GROWTH = 1.5
 """Factor by which the wait between two looks grows while nothing happens."""
-
-ROOT_MEMORY_BYTES = 1 << 30
-"""Memory of the engine that runs root stages in the session's process; what exceeds it spills."""
 
 _PLAIN_ENDS = (QueryCancelled, QueryTimeout, WriteUndone)
 """Errors that say themselves why a query ended, whatever has become of its objects."""
@@ -104,6 +97,9 @@ class QueryRun:
         on_progress: Told about progress.
         host: The machine.
     """
+
+    root_type: type[Root] = Root
+    """What runs the stage that makes the result."""
 
     def __init__(
         self,
@@ -161,6 +157,10 @@ class QueryRun:
             root=view.store,
             host=host,
         )
+        self._workbench: Workbench = functools.partial(
+            workbench, view.store, settings, query.settings, view.store_options, memory_bytes=ROOT_MEMORY_BYTES
+        )
+        self.root = self.root_type(view.store, view.node_id, self._write, self._workbench)
         self._batches = self._run()
 
     # -- as an iterator -----------------------------------------------------------------------------------------------
@@ -442,11 +442,6 @@ class QueryRun:
             commands += self._handle(TaskCommitted(key=key, partial=work.partial))
         return commands
 
-    def _workbench(self) -> AbstractContextManager[tuple[Engine, Bench]]:
-        return workbench(
-            self._store, self._settings, self._query.settings, self._view.store_options, memory_bytes=ROOT_MEMORY_BYTES
-        )
-
     # -- what happened ------------------------------------------------------------------------------------------------
 
     def _look(self) -> list[Event]:
@@ -511,7 +506,7 @@ class QueryRun:
         self._tell("gathering the result")
         self._history.root_began(self._at_s(), "the result is gathered here")
         try:
-            batches = self._root_batches()
+            batches = self.root.batches(self._planning.root, self._schedule.partials())
             if self._write is not None:
                 # The row that tells how much was written is kept back until it is true.
                 batches = iter(list(batches))
@@ -534,22 +529,6 @@ class QueryRun:
             self._history.root_ended(self._at_s(), self._rows, outcome, error.to_info())
             return commands
         return self._handle(RootFinished())
-
-    def _root_batches(self) -> Iterator[pa.RecordBatch]:
-        root = self._planning.root
-        partials = self._schedule.partials()
-        if is_plain_gather(root):
-            for partial in partials[root.inputs[0]]:
-                yield from read_or_lost(partial.key, functools.partial(read_partial, self._store, partial, 0))
-            return
-        yield from self._root_executed(plan_root(root, partials, self._view.node_id))
-
-    def _root_executed(self, task: TaskSpec) -> Iterator[pa.RecordBatch]:
-        """Have DataFusion run the root stage in this process."""
-        root = self._planning.root
-        fragment = root.fragment if self._write is None else self._write.staged(root.fragment, ROOT_FOLDER)
-        with self._workbench() as (engine, bench):
-            yield from batches_of(engine, prepare_plan(task, fragment, engine, bench), root.fragment)
 
     def _stopped(self) -> Event | None:
         """Return why the query must not go on; None if it may."""
@@ -586,11 +565,12 @@ class QueryRun:
         partials = self._schedule.partials()
         tasks = {stage: specs for stage in range(graph.root.stage) if (specs := self._schedule.specs(stage))}
         # What writes files must not be run once more, and what misses an input cannot be.
-        root = (
-            self._planning.root if self._write is None and partials.keys() >= set(self._planning.root.inputs) else None
+        root = self._planning.root
+        can_run_again = self._write is None and partials.keys() >= set(root.inputs)
+        if can_run_again:
+            tasks[graph.root.stage] = (self.root.task(root, partials),)
+        self._objects.keep(
+            self._history.outcome(self.report(), self._started_at), tasks, root if can_run_again else None
         )
-        if root is not None:
-            tasks[graph.root.stage] = (plan_root(root, partials, self._view.node_id),)
-        self._objects.keep(self._history.outcome(self.report(), self._started_at), tasks, root)
         self._kept = True
         logger.info("query %s is kept: apiary replay %s %s", self.query_id, self._store.url, self.query_id)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from apiary_df import collector, coordinator, leases
+from apiary_df import collector, coordinator, leases, root
 from apiary_df.collect import Stillness
 from apiary_df.errors import ObjectExists, ObjectMissing, PartialLost, StorageTransient
 from apiary_df.model import NodeState
@@ -155,7 +155,7 @@ def _missing_is_empty() -> tuple[Patch, ...]:
         except (ObjectMissing, PartialLost):
             return []
 
-    return ((coordinator, "read_or_lost", read), (shapes, "read_or_lost", read))
+    return ((root, "read_or_lost", read), (shapes, "read_or_lost", read))
 
 
 def _late_commits_lost() -> tuple[Patch, ...]:

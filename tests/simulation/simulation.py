@@ -306,7 +306,7 @@ class _Play:
         process.sleep(plan.after_s)
         asked = ask(plan.shape, plan.cells, self._random)
         run = SimQueryRun(asked.query, view, self.scenario.settings, FooterCache(), host=process.host)
-        run.scratch, run.model = self._scratch / f"root-{run.query_id}", self._model
+        run.set_up(self._scratch, self._model)
         if plan.poisoned is not None:
             self._model.poisoned[run.query_id] = plan.poisoned
         if plan.ending == "cancel":

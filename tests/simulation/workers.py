@@ -12,7 +12,9 @@ import pyarrow as pa
 from apiary_df.coordinator import QueryRun
 from apiary_df.errors import ExecutionFailed, QueryCancelled, ResourcesExhausted
 from apiary_df.model import TaskSpec
+from apiary_df.plan.stages import Stage
 from apiary_df.protocol.partial import PartialWriter
+from apiary_df.root import Root
 from apiary_df.store import Store
 from apiary_df.worker.bee import Work
 from apiary_df.worker.executor import Job
@@ -118,14 +120,32 @@ class SimExecutor:
         return Work(partial=finished.ref(job.partial_key), spills=0, spilled_bytes=0)
 
 
-class SimQueryRun(QueryRun):
-    """A run of a query whose root is reckoned, where it is more than laying partials end to end."""
+class SimRoot(Root):
+    """A root that is reckoned, where it is more than laying partials end to end."""
 
+    query_id: str
     scratch: Path
     model: WorkModel
 
-    def _root_executed(self, task: TaskSpec) -> Iterator[pa.RecordBatch]:
+    def executed(self, stage: Stage, task: TaskSpec) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the root stage."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.model.taste(self.query_id, task)
-        rows = rows_of_task(self._planning.root.fragment, task, self._store, self.scratch)
+        rows = rows_of_task(stage.fragment, task, self._store, self.scratch)
         yield batch_of(rows, SCHEMA)
+
+
+class SimQueryRun(QueryRun):
+    """A run of a query whose root is reckoned."""
+
+    root_type = SimRoot
+    root: SimRoot
+
+    def set_up(self, folder: Path, model: WorkModel) -> None:
+        """Say how its root is reckoned.
+
+        Args:
+            folder: For scratch files.
+            model: How long work takes, and what goes wrong in it.
+        """
+        self.root.query_id, self.root.scratch, self.root.model = self.query_id, folder / f"root-{self.query_id}", model
