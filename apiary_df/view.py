@@ -104,6 +104,7 @@ class SwarmView:
         self._ended_queries: set[str] = set()
         self._views: tuple[NodeView, ...] = ()
         self._by_id: dict[str, NodeView] = {}
+        self._incarnations: dict[str, str] = {}
         self._judged: tuple[tuple[str, ...], Collection[Place | None], list[str]] = ((), (), [])
         # Whatever pace this session's own settings ask for, nodes judge a lease by theirs.
         usual_s = Settings().for_store(store.kind).heartbeat_s or 1.0
@@ -146,6 +147,7 @@ class SwarmView:
         self._ended_queries -= over
         self._own_queries -= over
         incarnations = {view.info.node_id: view.heartbeat.incarnation for view in self._views}
+        self._incarnations.update(incarnations)
         self._given = {
             node_id: given
             for node_id, given in self._given.items()
@@ -334,10 +336,12 @@ class SwarmView:
         return view.heartbeat.seq - doubt.seq >= beats
 
     def incarnation_of(self, node_id: str) -> str:
-        """Return which life of a node its newest heartbeat is of; empty if there is none."""
+        """Return which life of a node its newest heartbeat was of; empty if none was ever read.
+
+        A listing that lags may have left the node out since it was chosen.
+        """
         with self._lock:
-            view = self._view_of(node_id)
-        return "" if view is None else view.heartbeat.incarnation
+            return self._incarnations.get(node_id, "")
 
     def _view_of(self, node_id: str) -> NodeView | None:
         return self._by_id.get(node_id)

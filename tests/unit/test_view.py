@@ -174,6 +174,20 @@ def test_a_schedule_learns_of_incarnations_and_of_what_runs_functions(store: Sto
     assert [(sight.incarnation, sight.usable) for sight in view.sights(functions=True)] == [("first", False)]
 
 
+def test_mail_to_a_node_that_a_lagging_listing_leaves_out_is_for_the_life_that_was_seen(
+    store: Store, view: SwarmView
+) -> None:
+    assert view.incarnation_of("n1") == ""
+    beat(store, incarnation="first")
+    view.refresh()
+    store.delete([keys.heartbeat("n1")])
+    view.refresh()
+    assert view.incarnation_of("n1") == "first"
+    beat(store, incarnation="second")
+    view.refresh()
+    assert view.incarnation_of("n1") == "second"
+
+
 def test_who_comes_back_under_the_same_id_has_none_of_the_work_that_was_sent_before(
     store: Store, view: SwarmView
 ) -> None:
