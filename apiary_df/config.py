@@ -25,6 +25,7 @@ else:
 
 Compression = Literal["lz4", "zstd", "none"]
 Isolation = Literal["process", "thread"]
+Admission = Literal["second_use", "first_use"]
 StoreKind = Literal["folder", "memory", "bucket"]
 SettingKind = Literal["bytes", "seconds", "count", "factor", "flag", "text", "choice"]
 
@@ -45,6 +46,8 @@ OTHER_PREFIXES = ("APIARY_TEST_",)
 CODECS: tuple[Compression, ...] = ("lz4", "zstd", "none")
 
 ISOLATIONS: tuple[Isolation, ...] = ("process", "thread")
+
+ADMISSIONS: tuple[Admission, ...] = ("second_use", "first_use")
 
 _DAY_S = 86_400.0
 _LONGEST_WAIT_S = 3_600.0
@@ -348,6 +351,13 @@ class Settings:
         allow_roots: Where nodes may read cells and write files besides the swarm's own root: folders and URLs with
             commas between, ``s3://`` for all buckets. None: ``apiary node`` may what its ``--allow-root`` say; nodes
             that a session starts may all that its user may, but no files of this machine if the root is on a bucket.
+        cache_bytes: Most bytes that the cell cache holds of objects in buckets, 0 to 1 TiB; all processes of a
+            machine's user share it. 0: no cache. None: a tenth of what its disk has free, and at most 32 GiB.
+        cache_dir: Its folder, on a disk of the machine itself. None: ``apiary_df/cells`` in the user's folder for
+            caches.
+        cache_admission: ``second_use`` keeps a cell when a second query reads it, ``first_use`` at once.
+            ``second_use``: what is read once only would cost the disk, and push out what is read again; and cells are
+            kept with all of their columns, which is more than most queries read.
         keep: Whether a query's objects stay in storage when it has ended, for ``apiary replay``. False: nothing stays.
         keep_failed: The same, of queries that fail only.
     """
@@ -385,6 +395,9 @@ class Settings:
     mib_s: float = _setting(0.02, "seconds", 0, 60)
     verify: bool = _setting(False, "flag")
     allow_roots: str | None = _setting(None, "text")
+    cache_bytes: int | None = _setting(None, "bytes", 0, TIB)
+    cache_dir: str | None = _setting(None, "text")
+    cache_admission: Admission = _choice("second_use", ADMISSIONS)  # noqa: RUF009
     keep: bool = _setting(False, "flag")
     keep_failed: bool = _setting(False, "flag")
 

@@ -29,7 +29,7 @@ from apiary_df.errors import (
 from apiary_df.footers import FooterCache
 from apiary_df.history import History, ending_of
 from apiary_df.host import SYSTEM, Host
-from apiary_df.model import NodeInfo, NodeState, TaskKey
+from apiary_df.model import CellUse, NodeInfo, NodeState, TaskKey
 from apiary_df.patience import Patience
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
@@ -157,8 +157,15 @@ class QueryRun:
             root=view.store,
             host=host,
         )
+        self._cells = None if view.cells is None else view.cells.for_query(self.query_id, self._cancelled)
         self._workbench: Workbench = functools.partial(
-            workbench, view.store, settings, query.settings, view.store_options, memory_bytes=ROOT_MEMORY_BYTES
+            workbench,
+            view.store,
+            settings,
+            query.settings,
+            view.store_options,
+            memory_bytes=ROOT_MEMORY_BYTES,
+            cells=self._cells,
         )
         self.root = self.root_type(view.store, view.node_id, self._write, self._workbench)
         self._batches = self._run()
@@ -196,6 +203,7 @@ class QueryRun:
         requests = Counter({kind: count for kind, count in self._store.counts.snapshot().items() if count})
         for commit in self._history.commits():
             requests.update(commit.metrics.requests)
+        attempts = self._history.attempts(self._schedule, self._started_s, over=self._ended_s is not None)
         return QueryReport(
             query_id=self.query_id,
             sql=self._query.sql,
@@ -211,8 +219,9 @@ class QueryRun:
             folded_stages=self._planning.folded,
             state=self._state,
             error=self._error,
-            attempts=self._history.attempts(self._schedule, self._started_s, over=self._ended_s is not None),
+            attempts=attempts,
             kept=self._kept,
+            cache=functools.reduce(CellUse.plus, (attempt.cache for attempt in attempts), CellUse()),
         )
 
     def _commits(self) -> list[CommitRecord]:
@@ -254,6 +263,8 @@ class QueryRun:
         """Note how the query ended, for its report."""
         self._ended_s = self._host.now_s()
         self._state, self._error = ending_of(failure)
+        if self._cells is not None:
+            self._history.root_read(self._cells.use)
         outcome = {"done": "committed", "failed": "failed"}.get(self._state, "stopped")
         self._history.root_ended(self._at_s(), self._rows, outcome, self._error)
 

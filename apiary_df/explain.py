@@ -10,7 +10,7 @@ from datafusion.plan import LogicalPlan
 
 from apiary_df.config import format_bytes
 from apiary_df.costs import in_all
-from apiary_df.model import NodeInfo, TaskSpec
+from apiary_df.model import CellUse, NodeInfo, TaskSpec
 from apiary_df.plan.classes import UNKNOWN_OPERATOR, classify, one_task_operators
 from apiary_df.plan.codec import unknown_name
 from apiary_df.plan.operators import source_bytes
@@ -263,8 +263,16 @@ def _task_done(task: AttemptReport) -> str:
         f"  task {task.stage}.{task.task} on {task.node_id}: {task.rows} rows, "
         f"{format_bytes(task.input_bytes)} in, {format_bytes(task.output_bytes)} out, "
         f"{task.seconds * 1000:.1f} ms after {task.queued_s * 1000:.1f} ms in the queue, "
-        f"{task.cells} cells, {task.cache_hits} from the cache, {requests} requests{spilled}{attempt} ({task.why})"
+        f"{task.cells} cells{_cached(task.cache)}, {requests} requests{spilled}{attempt} ({task.why})"
     )
+
+
+def _cached(use: CellUse) -> str:
+    """Return what the cell cache did for a task; nothing if it had no cells for which there could be one."""
+    if not use.hits + use.misses:
+        return ""
+    fetched = f", {format_bytes(use.fetched_bytes)} fetched into it" if use.fetched_bytes else ""
+    return f" ({use.hits} from the cache, {use.misses} not; {format_bytes(use.hit_bytes)} were there{fetched})"
 
 
 def _told(attempt: AttemptReport) -> str:
@@ -292,7 +300,8 @@ def _measured(report: QueryReport) -> list[str]:
         )
         if report.dollars:
             line += f" (about ${report.dollars:.6f})"
-    return [line]
+    cells = report.cache.hits + report.cache.misses
+    return [f"{line}, {cells} cells{_cached(report.cache)}" if cells else line]
 
 
 def _indented(text: str) -> list[str]:

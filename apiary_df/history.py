@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from apiary_df.errors import ApiaryError, ErrorInfo, InternalError, QueryCancelled
-from apiary_df.model import PartialRef, TaskKey, TaskSpec
+from apiary_df.model import CellUse, PartialRef, TaskKey, TaskSpec
 from apiary_df.protocol.kept import Outcome
 from apiary_df.protocol.messages import CommitRecord
 from apiary_df.report import AttemptReport, QueryEnd, QueryReport
@@ -119,6 +119,11 @@ class History:
                 rows=rows,
             )
 
+    def root_read(self, use: CellUse) -> None:
+        """Note what the session's cell cache did for the stage that makes the result."""
+        if self._roots:
+            self._roots[-1] = replace(self._roots[-1], cache=use, cells=use.hits + use.misses)
+
     def commits(self) -> tuple[CommitRecord, ...]:
         """Return the commit records that were seen, in the order in which their attempts were sent."""
         return tuple(course.record for course in self._courses.values() if course.record is not None)
@@ -210,7 +215,7 @@ def _report(
         output_bytes=0 if course.partial is None else course.partial.length,
         spills=0 if metrics is None else metrics.spill_count,
         spilled_bytes=0 if metrics is None else metrics.spilled_bytes,
-        cache_hits=0 if metrics is None else metrics.cache_hits,
+        cache=CellUse() if metrics is None else metrics.cache,
         requests={} if metrics is None else metrics.requests,
         epoch=attempt.epoch,
         slots=attempt.slots,

@@ -1,4 +1,4 @@
-"""What the surroundings of this process allow and say: cores, memory, and where its settings come from.
+"""What the surroundings of this process allow and say: cores, memory, where its settings come from and its cache goes.
 
 What belongs here: reading the operating system, the cgroup and the settings file. What does not: what is done with
 it: bounds and defaults are in ``config``, the division among bees is the node's.
@@ -7,6 +7,7 @@ it: bounds and defaults are in ``config``, the division among bees is the node's
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,3 +167,21 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return None
+
+
+def cache_folder(settings: Settings, environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of the cell cache: as set, or where this machine's user keeps such things.
+
+    Args:
+        settings: Settings.
+        environ: The environment; the process's own if None.
+    """
+    if settings.cache_dir is not None:
+        return Path(settings.cache_dir).expanduser()
+    variables = os.environ if environ is None else environ
+    given = variables.get("XDG_CACHE_HOME")
+    try:
+        base = Path(given).expanduser() if given else Path.home() / ".cache"
+    except RuntimeError:  # a user without a home
+        base = Path(tempfile.gettempdir()) / f"user-{os.getuid()}"
+    return base / "apiary_df" / "cells"

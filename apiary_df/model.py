@@ -117,6 +117,35 @@ class ScanFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CellUse:
+    """What a cell cache did for one attempt.
+
+    Attributes:
+        hits: Cells that were read from it, and were there.
+        misses: Cells that were fetched into it, or read past it.
+        hit_bytes: Bytes that were there.
+        fetched_bytes: Bytes that were fetched into it.
+        requests: Requests that it made to the cells' stores.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    hit_bytes: int = 0
+    fetched_bytes: int = 0
+    requests: int = 0
+
+    def plus(self, other: CellUse) -> CellUse:
+        """Return both together."""
+        return CellUse(
+            hits=self.hits + other.hits,
+            misses=self.misses + other.misses,
+            hit_bytes=self.hit_bytes + other.hit_bytes,
+            fetched_bytes=self.fetched_bytes + other.fetched_bytes,
+            requests=self.requests + other.requests,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """The part of a partial that belongs to one output partition.
 

@@ -12,7 +12,7 @@ import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import datafusion
 import pyarrow as pa
@@ -121,11 +121,15 @@ class RunsHere:
         reason: Why it is not distributed.
         physical: Text of the physical plan, if it came to one.
         phases: The plan after each rule, as far as it came.
+        graph: Its single stage, if it was cut and came out as one.
+        settings: With the stage: DataFusion options that differ from their defaults.
     """
 
     reason: str
     physical: str = ""
     phases: tuple[Phase, ...] = ()
+    graph: StageGraph | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +278,7 @@ class SwarmPlanner:
         )
         if not graph.is_divided:
             reason = "nothing to distribute: every part of the plan has a single partition"
-            return RunsHere(reason=reason, physical=text, phases=phases)
+            return RunsHere(reason=reason, physical=text, phases=phases, graph=graph, settings=self._settings)
         functions = python_functions(stage.fragment for stage in graph.stages[:-1] if not stage.in_session)
         if functions and not _carries_functions(twin, physical, encoded):
             functions = ()

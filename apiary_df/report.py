@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from apiary_df.errors import ErrorInfo
+from apiary_df.model import CellUse
 
 QueryEnd: TypeAlias = Literal["running", "done", "failed", "cancelled"]
 """Where a query is: it runs, gave all of its rows, raised, or nobody wanted it any more."""
@@ -43,7 +44,7 @@ class AttemptReport:
         output_bytes: Bytes of its partial.
         spills: Spill files written.
         spilled_bytes: Bytes spilled.
-        cache_hits: Cells that came from the node's cache.
+        cache: What its node's cell cache did for it; the session's, if it ran there.
         requests: Requests to the swarm's root that it made, by kind, the node's looks for mail not among them.
         epoch: How often the task was begun anew before, since what it had committed was lost.
         slots: Bees' shares of its node's memory that it could hold.
@@ -69,7 +70,7 @@ class AttemptReport:
     output_bytes: int = 0
     spills: int = 0
     spilled_bytes: int = 0
-    cache_hits: int = 0
+    cache: CellUse = field(default_factory=CellUse)
     requests: Mapping[str, int] = field(default_factory=dict)
     epoch: int = 0
     slots: int = 1
@@ -120,6 +121,7 @@ class QueryReport:
             stages that ran in the session's own process have one as well.
         dollars: What these requests cost by the settings' prices; 0 in a folder and in memory.
         kept: Whether its objects stayed in storage, for ``apiary replay``.
+        cache: What cell caches did for it, on all nodes and here.
         verified: What was compared with plain DataFusion's answer; None if the session does not verify.
     """
 
@@ -139,6 +141,7 @@ class QueryReport:
     attempts: tuple[AttemptReport, ...] = ()
     dollars: float = 0.0
     kept: bool = False
+    cache: CellUse = field(default_factory=CellUse)
     verified: Verification | None = None
 
     @property

@@ -10,6 +10,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from typing import TypeAlias
 
 import datafusion
 import pyarrow as pa
@@ -18,6 +19,7 @@ from datafusion.plan import ExecutionPlan
 from apiary_df.coordinator import QueryRun
 from apiary_df.errors import ApiaryError, QueryCancelled, QueryTimeout
 from apiary_df.history import ending_of
+from apiary_df.model import CellUse
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.progress import QueryProgress
@@ -26,6 +28,9 @@ from apiary_df.pump import pumped
 from apiary_df.report import QueryReport
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import execution_error
+
+Source: TypeAlias = Callable[[threading.Event], Iterator[pa.RecordBatch] | None]
+"""Runs a query in this process, until the event tells it to end; None if it does not."""
 
 
 class Rows:
@@ -95,8 +100,9 @@ def local_run(
     reason: str,
     ended: Callable[[QueryReport], None],
     *,
-    source: Callable[[threading.Event], Iterator[pa.RecordBatch]] | None = None,
+    source: Source | None = None,
     timeout_s: float | None = None,
+    cache: Callable[[], CellUse] = CellUse,
 ) -> Run:
     """Return a run of a query by datafusion in this process.
 
@@ -105,9 +111,11 @@ def local_run(
         sql: Its text, for the report.
         reason: Why it runs here.
         ended: Takes its report.
-        source: Runs it, if not plain datafusion is to; told by the event to end, it raises QueryCancelled.
+        source: Runs it, if not plain datafusion is to; told by the event to end, it raises QueryCancelled. If it gives
+            None, plain datafusion runs it after all.
         timeout_s: Time that it may take, in seconds, after which whoever reads gets QueryTimeout at once; None is no
             limit. Not for statements that write: these cannot be broken off halfway.
+        cache: Says what the cell cache did for it.
     """
     cancelled = threading.Event()
 
@@ -116,8 +124,8 @@ def local_run(
         rows = 0
         end = ending_of(None)
         try:
-            plain = _executed(df, cancelled, timeout_s) if source is None else source(cancelled)
-            for arrow in _as_typed(plain):
+            found = None if source is None else source(cancelled)
+            for arrow in _as_typed(_executed(df, cancelled, timeout_s) if found is None else found):
                 rows += arrow.num_rows
                 yield arrow
         except BaseException as error:
@@ -138,6 +146,7 @@ def local_run(
                     elapsed_s=time.monotonic() - started_s,
                     state=state,
                     error=error_info,
+                    cache=cache(),
                 )
             )
 

@@ -40,6 +40,7 @@ from apiary_df.protocol.heartbeat import NodeView
 from apiary_df.query import Query
 from apiary_df.report import QueryReport, Verification
 from apiary_df.runs import Rows, Run, local_run, swarm_run
+from apiary_df.session_cells import CachedStage, buckets_of
 from apiary_df.session_writes import (
     bound_to,
     created_from_rows,
@@ -142,6 +143,8 @@ class SessionSwarm:
             if swarm is not None:
                 swarm.close()
         self._own_node = self._local = None
+        if self._view is not None and self._view.cells is not None:
+            self._view.cells.close()
 
     def nodes(self) -> list[NodeView]:
         """Return the nodes as they are now; none without a swarm."""
@@ -202,19 +205,25 @@ class SessionSwarm:
         if decision.refusal is not None:
             raise decision.refusal
         if not decision.on_swarm or not isinstance(decision.plan, RunsOnSwarm):
-            return self._here(df, planner, decision.reason)
+            return self._here(df, planner, decision.reason, decision.plan)
         start = functools.partial(self._on_swarm, df, decision.plan, decision.reason)
         why_not = why_not_twice(query.logical_plan())
         if session is None or not self.settings.verify or why_not is not None:
             return start(functools.partial(self._ended, unverified=why_not))
         return verified_run(session, query, df.schema(), start, self._ended)
 
-    def _here(self, df: datafusion.DataFrame, planner: SwarmPlanner, reason: str) -> Run:
+    def _here(
+        self, df: datafusion.DataFrame, planner: SwarmPlanner, reason: str, plan: RunsHere | RunsOnSwarm | None = None
+    ) -> Run:
         session = self._session()
         sql = self._sql_of(df)
         ended = self._ending(df, functools.partial(self._ended, unverified=ENDED_HERE))
         if session is None or not writes(df):
-            return local_run(df, sql, reason, ended, timeout_s=self.settings.timeout_s)
+            limit_s = self.settings.timeout_s
+            cached = self._cached(df, plan) if isinstance(plan, RunsHere) else None
+            if cached is not None:
+                return local_run(df, sql, reason, ended, source=cached, timeout_s=limit_s, cache=cached.use)
+            return local_run(df, sql, reason, ended, timeout_s=limit_s)
         staged = staged_here(
             session,
             planner,
@@ -227,6 +236,16 @@ class SessionSwarm:
         start = functools.partial(self._start_on_swarm, planner=planner)
         fed = None if staged is not None else fed_run(session, sql, df, start, self._forget_listings)
         return fed or local_run(df, sql, reason, ended, source=staged)
+
+    def _cached(self, df: datafusion.DataFrame, plan: RunsHere) -> CachedStage | None:
+        """Return what runs a query here with cells from the cell cache, if it reads any that may be there."""
+        session, view = self._session(), self._view
+        buckets = buckets_of(plan)
+        if session is None or view is None or view.cells is None or not buckets:
+            return None
+        if any(self._is_users_own(session, url) for url in buckets):
+            return None
+        return CachedStage(plan, view.cells, view, self.settings, batch_schema(session, df))
 
     def _start_on_swarm(self, df: datafusion.DataFrame, planner: SwarmPlanner) -> ResultStream | None:
         """Start a query if it is to run on nodes."""
@@ -435,7 +454,7 @@ class SessionSwarm:
             if decision.on_swarm and isinstance(decision.plan, RunsOnSwarm):
                 run: ResultStream = self._on_swarm(df, decision.plan, decision.reason, self._ended)
             else:
-                run = self._here(df, planner, decision.reason)
+                run = self._here(df, planner, decision.reason, decision.plan)
             for _ in run:
                 continue
             report = self.last_query

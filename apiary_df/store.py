@@ -316,6 +316,34 @@ class Store:
             key=key,
         )
 
+    def get_version(self, key: str, e_tag: str, start: int, length: int) -> bytes:
+        """Read bytes of one version of an object, and of no other.
+
+        Args:
+            key: Where.
+            e_tag: The store's mark of the version.
+            start: First byte.
+            length: How many bytes, >= 1.
+
+        Raises:
+            ObjectMissing: There is no such object.
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The object has changed, or the store refused.
+        """
+        with self._mapped("read", key):
+            self.counts.add(get=1)
+            options: Any = {"if_match": e_tag, "range": (start, start + length)}
+            got = obstore.get(self._reading(), self._path(key), options=options)
+            data, found = got.bytes().to_bytes(), got.meta["e_tag"]
+        self.counts.add(bytes_in=len(data))
+        if found != e_tag or len(data) != length:
+            raise StorageError(
+                f"read {key!r} in {self.url}: {length} bytes of version {e_tag} were asked for, and {len(data)} of "
+                f"{found} came: the object has changed",
+                key=key,
+            )
+        return data
+
     def head(self, key: str) -> ObjectMeta:
         """Return what the store knows of an object without reading it.
 

@@ -23,6 +23,7 @@ from apiary_df.roots import Place, Roots
 from apiary_df.schedule import NodeSight
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
+from apiary_df.worker.cell_cache import CellCache
 
 UNHEARD_BEATS = 4
 """Heartbeats after which a node that has read mail, and does not name its query, will never do what it asks."""
@@ -96,6 +97,7 @@ class SwarmView:
         self.store = store
         self.node_id = node_id
         self.store_options = store_options
+        self.cells = CellCache.of(settings, store_options)
         self._settings = settings
         self._host = host
         self._lock = host.lock()

@@ -11,6 +11,14 @@ from chaos.places import BUCKET, s3_service
 from apiary_df.store import StoreOptions
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cell_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests, and the nodes that they start, off the cell cache of whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[StoreOptions]:
     """Options that reach an S3 service over HTTP, with the bucket ``s3_bucket`` in it."""

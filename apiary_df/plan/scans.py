@@ -108,6 +108,7 @@ def fill_fragment(
     branches: Iterable[BranchChoice],
     *,
     locate_segment: LocateSegment,
+    stores: Mapping[int, str] | None = None,
 ) -> PlanNode:
     """Return a fragment whose leaves read one task's share.
 
@@ -120,11 +121,12 @@ def fill_fragment(
         exchanges: Partials by leaf.
         branches: The active branch of each union that is split.
         locate_segment: Says where a segment lies in the local file system.
+        stores: Leaves whose files lie in another store than was planned, with its URL.
 
     Raises:
         PlanError: If an input is for a leaf that the fragment does not have.
     """
-    filler = _Filler(scans, exchanges, branches, locate_segment)
+    filler = _Filler(scans, exchanges, branches, locate_segment, stores or {})
     filled = filler.fill(fragment)
     filler.check_all_used()
     return filled
@@ -137,11 +139,13 @@ class _Filler:
         exchanges: Iterable[ExchangeInput],
         branches: Iterable[BranchChoice],
         locate_segment: LocateSegment,
+        stores: Mapping[int, str],
     ) -> None:
         self._scans = {scan.leaf: scan for scan in scans}
         self._exchanges = {exchange.leaf: exchange for exchange in exchanges}
         self._branches = {choice.union: choice.branch for choice in branches}
         self._locate = locate_segment
+        self._stores = stores
         self._next_leaf = 0
         self._next_union = 0
 
@@ -171,7 +175,7 @@ class _Filler:
             files = [self._segment_file(ref) for ref in exchange.segments if ref.segment.rows]
             return codec.with_scan_groups(node, _groups(files, exchange.ordered), EXCHANGE_STORE_URL)
         if (scan := self._scans.get(index)) is not None:
-            return codec.with_scan_groups(node, _groups(scan.files, scan.ordered))
+            return codec.with_scan_groups(node, _groups(scan.files, scan.ordered), self._stores.get(index))
         return codec.with_scan_groups(node, [[]])
 
     def _segment_file(self, ref: SegmentRef) -> ScanFile:

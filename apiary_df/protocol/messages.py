@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 import msgspec
 
 from apiary_df.errors import ErrorInfo
-from apiary_df.model import PartialRef, TaskKey, TaskSpec, WrittenFile
+from apiary_df.model import CellUse, PartialRef, TaskKey, TaskSpec, WrittenFile
 from apiary_df.protocol.keys import ID_PATTERN
 from apiary_df.protocol.seal import MALFORMED, refused
 
@@ -245,9 +245,9 @@ class TaskMetrics(msgspec.Struct, frozen=True, kw_only=True):
         spill_count: Spill files.
         spilled_bytes: Bytes spilled.
         cells: Source file entries.
-        cache_hits: Cells that came from the node's cache.
         requests: Requests to the swarm's store that the attempt made, by kind, its record and the look at the lease
             after it among them, and bytes moved. Looks for mail are not among them.
+        cache: What the node's cell cache did for it.
     """
 
     rows_out: Count
@@ -258,8 +258,8 @@ class TaskMetrics(msgspec.Struct, frozen=True, kw_only=True):
     spill_count: Count = 0
     spilled_bytes: Count = 0
     cells: Count = 0
-    cache_hits: Count = 0
     requests: dict[str, int] = {}
+    cache: CellUse = CellUse()
 
 
 class CommitRecord(msgspec.Struct, frozen=True, kw_only=True):

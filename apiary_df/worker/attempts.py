@@ -221,6 +221,7 @@ class Attempts:
                 spill_count=work.spills,
                 spilled_bytes=work.spilled_bytes,
                 cells=len(order.mail.spec.cells),
+                cache=work.cache,
                 requests=dict(requests),
             ),
             files=work.files,

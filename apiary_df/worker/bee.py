@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from apiary_df.errors import (
     ResourcesExhausted,
 )
 from apiary_df.host import Flag
-from apiary_df.model import PartialRef, ScanInput, SegmentRef, TaskSpec, WrittenFile
+from apiary_df.model import CellUse, PartialRef, ScanInput, SegmentRef, TaskSpec, WrittenFile
 from apiary_df.objects import register_object_store_for
 from apiary_df.plan import codec
 from apiary_df.plan.functions import names_of, python_functions
@@ -40,6 +40,7 @@ from apiary_df.protocol.partial import Compression, PartialWriter, materialize
 from apiary_df.publish import written
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions, without_queries
+from apiary_df.worker.cell_cache import Localized, QueryCells
 from apiary_df.worker.engine import Engine
 
 FETCH_THREADS = 16
@@ -66,6 +67,7 @@ class Bench:
         options: How cells outside of the local file system are reached; None is the environment's way.
         partial_memory_bytes: What a partial may hold in memory before it spools to ``scratch``.
         compression: Codec of partials, or None.
+        cells: Serves cells from this machine's disk; None: they are read where they lie.
     """
 
     store: Store
@@ -73,6 +75,7 @@ class Bench:
     options: StoreOptions | None
     partial_memory_bytes: int
     compression: Compression | None
+    cells: QueryCells | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,7 @@ class Work:
         spilled_bytes: Bytes that it spilled.
         files: Files that it wrote for a statement that writes files.
         requests: Requests to the swarm's store that it made for it, and bytes moved, by kind.
+        cache: What the cell cache did for it.
     """
 
     partial: PartialRef
@@ -92,16 +96,27 @@ class Work:
     spilled_bytes: int
     files: tuple[WrittenFile, ...] = ()
     requests: Mapping[str, int] = field(default_factory=dict)
+    cache: CellUse = field(default_factory=CellUse)
 
 
-def prepare_plan(task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Bench) -> ExecutionPlan:
+def prepare_plan(
+    task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Bench, scans: Localized | None = None
+) -> ExecutionPlan:
     """Fetch a task's inputs and return its fragment, filled and ready to execute.
+
+    Args:
+        task: The task.
+        fragment: Its stage's fragment.
+        engine: The engine that is to run it.
+        bench: What it works with.
+        scans: Its scans, if the cell cache was asked for them before.
 
     Raises:
         PartialLost: If a partial is gone, or damaged.
         StorageError: If a partial cannot be fetched.
         PlanError: If the fragment cannot be filled or decoded.
         ConfigError: If a cell's store cannot be reached with the given options.
+        QueryCancelled: If the query ended while cells were fetched into the cache.
     """
     _register_stores(task.scans, fragment, engine, bench.options)
     refs = [ref for exchange in task.exchanges for ref in exchange.segments if ref.segment.rows]
@@ -110,7 +125,11 @@ def prepare_plan(task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Benc
     def locate(ref: SegmentRef) -> str:
         return str(located[ref.key])
 
-    filled = fill_fragment(fragment, task.scans, task.exchanges, task.branches, locate_segment=locate)
+    if scans is None:
+        scans = Localized(scans=task.scans) if bench.cells is None else bench.cells.localized(task.scans, fragment)
+    filled = fill_fragment(
+        fragment, scans.scans, task.exchanges, task.branches, locate_segment=locate, stores=scans.stores
+    )
     return engine.decode(filled)
 
 
@@ -200,6 +219,7 @@ def run_attempt(
         spills=sum(metric.spill_count or 0 for metric in metrics),
         spilled_bytes=sum(metric.spilled_bytes or 0 for metric in metrics),
         files=written(fragment, bench.options),
+        cache=CellUse() if bench.cells is None else bench.cells.use,
     )
 
 
@@ -279,6 +299,7 @@ def workbench(
     *,
     memory_bytes: int,
     allow_udfs: bool = True,
+    cells: QueryCells | None = None,
 ) -> Iterator[tuple[Engine, Bench]]:
     """Give an engine and a bench for work that is the session's own; their scratch folder is removed afterwards.
 
@@ -289,6 +310,7 @@ def workbench(
         options: How cells are reached.
         memory_bytes: Budget of the engine.
         allow_udfs: Whether plans may carry Python functions: a session's own may.
+        cells: Serves cells from this machine's disk, if they are not to be read where they lie.
 
     Raises:
         ConfigError: If there is no place for a scratch folder, or DataFusion does not know one of its options.
@@ -304,9 +326,11 @@ def workbench(
         options=options,
         partial_memory_bytes=settings.partial_memory_bytes,
         compression=codec_of(settings),
+        cells=cells,
     )
     try:
-        yield Engine(query_settings, memory_bytes, scratch, allow_udfs=allow_udfs), bench
+        with cells or nullcontext():
+            yield Engine(query_settings, memory_bytes, scratch, allow_udfs=allow_udfs), bench
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

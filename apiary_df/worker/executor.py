@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ from apiary_df.plan.tree import PlanNode
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import Bench, Work, codec_of, run_attempt
+from apiary_df.worker.cell_cache import CellCache
 from apiary_df.worker.engine import Engine
 
 ENGINE_SHARE = 0.75
@@ -104,11 +106,13 @@ class ThreadExecutor:
         self._settings = settings
         self._allow_udfs = allow_udfs
         self._engine: tuple[object, Engine] | None = None
+        self._cells = CellCache.of(settings, options)
 
     def run(self, job: Job) -> Work:
         """Run one attempt; see :class:`Executor`."""
         folder = self._scratch / "task"
         folder.mkdir(parents=True, exist_ok=True)
+        cells = None if self._cells is None else self._cells.for_query(job.query_id, job.cancelled)
         store = self._store.counting()
         bench = Bench(
             store=store,
@@ -116,24 +120,28 @@ class ThreadExecutor:
             options=self._options,
             partial_memory_bytes=min(self._settings.partial_memory_bytes, int(job.memory_bytes * PARTIAL_SHARE)),
             compression=codec_of(self._settings),
+            cells=cells,
         )
         try:
-            work = run_attempt(
-                task=job.task,
-                fragment=job.fragment,
-                schema=job.schema,
-                partial_key=job.partial_key,
-                engine=self._engine_for(job),
-                bench=bench,
-                cancelled=job.cancelled,
-            )
+            with cells or nullcontext():
+                work = run_attempt(
+                    task=job.task,
+                    fragment=job.fragment,
+                    schema=job.schema,
+                    partial_key=job.partial_key,
+                    engine=self._engine_for(job),
+                    bench=bench,
+                    cancelled=job.cancelled,
+                )
             return replace(work, requests=store.counts.snapshot())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Forget the engine."""
+        """Forget the engine, and let go of the cell cache."""
         self._engine = None
+        if self._cells is not None:
+            self._cells.close()
 
     def _engine_for(self, job: Job) -> Engine:
         wanted = (tuple(sorted(job.settings.items())), job.memory_bytes)

@@ -33,6 +33,7 @@ from apiary_df.roots import Roots, roots_for_session
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.attempts import Attempts
+from apiary_df.worker.cell_cache import CellCache
 from apiary_df.worker.desk import Desk, Order
 from apiary_df.worker.engine import check_engine
 from apiary_df.worker.executor import Executor, ThreadExecutor
@@ -121,6 +122,7 @@ class Node:
             gone=self._gone,
             host=host,
         )
+        self._cells = CellCache.of(self._settings, options)
         self._sequence = 0
         self._inbox = Inbox(self.store, self.node_id, self._incarnation)
 
@@ -163,6 +165,8 @@ class Node:
         finally:
             self._gone.set()
             self._say_goodbye()
+            if self._cells is not None:
+                self._cells.close()
             shutil.rmtree(scratch, ignore_errors=True)
 
     def stop(self, *, now: bool = False) -> None:
@@ -268,7 +272,7 @@ class Node:
             target_cell_size=self._settings.target_cell_bytes,
             bees_total=self.bees,
             bees_busy=min(self.bees, self._desk.size()),
-            cached_cells={},
+            cached_cells={} if self._cells is None else self._cells.announced(),
             inbox_next=self._inbox.next_number,
             leaving=self._leaving.is_set(),
             allow_udfs=self._allow_udfs,

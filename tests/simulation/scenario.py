@@ -250,4 +250,5 @@ def _settings(random: Random) -> Settings:
         min_task_bytes=random.choice((0, 0, 2_000)),
         finish_here_bytes=random.choice((0, 0, 3_000, 1 << 30)),
         compression="none",
+        cache_bytes=0,
     )

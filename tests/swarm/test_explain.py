@@ -81,7 +81,7 @@ def test_explain_analyze_adds_what_every_task_did(shared: SessionContext, plain:
     assert report is not None
     for task in report.task_reports:
         assert f"task {task.stage}.{task.task} on {task.node_id}: {task.rows} rows" in text
-    for words in ("in the queue", "from the cache", "requests", "through storage"):
+    for words in ("in the queue", " cells, ", "requests", "through storage"):
         assert words in text
     assert f": {plain.sql(SQL).count()} rows" in text
     check_nothing_left(str(shared.storage))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from apiary_df.errors import ErrorInfo, ObjectDamaged
 from apiary_df.model import (
     BranchChoice,
+    CellUse,
     ExchangeInput,
     PartialRef,
     ScanFile,
@@ -163,8 +164,8 @@ MESSAGES: dict[type[msgspec.Struct], st.SearchStrategy[Any]] = {
             spill_count=COUNTS,
             spilled_bytes=COUNTS,
             cells=COUNTS,
-            cache_hits=COUNTS,
             requests=st.dictionaries(TEXT, COUNTS, max_size=3),
+            cache=st.builds(CellUse, hits=COUNTS, misses=COUNTS, fetched_bytes=COUNTS),
         ),
     ),
     ErrorReport: st.builds(

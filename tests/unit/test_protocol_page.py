@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from apiary_df.errors import StorageTransient
-from apiary_df.model import ExchangeInput, ScanFile, ScanInput, TaskSpec
+from apiary_df.model import CellUse, ExchangeInput, ScanFile, ScanInput, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.protocol import keys
 from apiary_df.protocol.kept import Outcome, StageTasks
@@ -159,6 +159,7 @@ def example_messages() -> dict[str, tuple[str, msgspec.Struct]]:
                     seconds=0.25,
                     cells=1,
                     requests={"get": 3, "put": 1},
+                    cache=CellUse(hits=1, hit_bytes=1_048_576, requests=1),
                 ),
             ),
         ),
