@@ -236,7 +236,8 @@ class StoreProfile:
         suspect_after_s: Seconds without a new heartbeat until a node gets no new work.
         dead_after_s: Seconds without one until its tasks go to others.
         gc_grace_s: Seconds for which nothing of a query must have changed before others remove it.
-        poll_max_s: Longest wait between two looks for a known key, in seconds.
+        poll_max_s: Longest wait between two looks for a known key that is expected, in seconds.
+        poll_idle_s: Longest such wait of all, when nothing has come for minutes.
         compression: Codec of partials.
     """
 
@@ -245,6 +246,7 @@ class StoreProfile:
     dead_after_s: float
     gc_grace_s: float
     poll_max_s: float
+    poll_idle_s: float
     compression: Compression
 
 
@@ -258,6 +260,7 @@ _PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
             dead_after_s=5.0,
             gc_grace_s=60.0,
             poll_max_s=0.008,
+            poll_idle_s=0.05,
             compression="none",
         ),
         # One process: the nodes are its own threads, which cannot die alone; as on a folder otherwise.
@@ -267,6 +270,7 @@ _PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
             dead_after_s=5.0,
             gc_grace_s=60.0,
             poll_max_s=0.005,
+            poll_idle_s=0.05,
             compression="none",
         ),
         # Requests cost money (a PUT $5 a million: 17,000 heartbeats a day are 9 cents) and answer in 30 ms,
@@ -277,6 +281,7 @@ _PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
             dead_after_s=30.0,
             gc_grace_s=600.0,
             poll_max_s=0.25,
+            poll_idle_s=2.0,
             compression="lz4",
         ),
     }
@@ -318,6 +323,9 @@ class Settings:
             trivial work takes 2 to 4 ms, and must not take longer for being looked at.
         poll_max_s: What that wait grows to, at least ``poll_min_s``, to 3600. None: 0.008 on a folder, 0.25 on a
             bucket, where an empty look costs as much as a full one.
+        poll_idle_s: What that wait grows to further when nothing has come for minutes, at least ``poll_max_s``, to
+            3600. None: 0.05 on a folder, 2 on a bucket: a swarm that has had nothing to do for eight minutes takes so
+            much longer to begin, and its looks cost an eighth.
         partial_memory_bytes: Bytes of its partial that a task holds in memory before it spools to disk, 0 to
             1 TiB. 256 MiB: the partials of most tasks fit, and a bee's budget is larger.
         compression: Codec of partials: ``lz4``, ``zstd`` or ``none``. None: ``none`` on a folder, ``lz4`` on a
@@ -378,6 +386,7 @@ class Settings:
     node_gc_s: float = _setting(_LONGEST_WAIT_S, "seconds", 0.1, 30 * _DAY_S)
     poll_min_s: float = _setting(0.001, "seconds", 0.0001, _LONGEST_WAIT_S)
     poll_max_s: float | None = _setting(None, "seconds", 0.0001, _LONGEST_WAIT_S)
+    poll_idle_s: float | None = _setting(None, "seconds", 0.0001, _LONGEST_WAIT_S)
     partial_memory_bytes: int = _setting(256 * MIB, "bytes", 0, TIB)
     compression: Compression | None = _choice(None, CODECS)  # noqa: RUF009  # a field, as all the others
     isolation: Isolation = _choice("process", ISOLATIONS)  # noqa: RUF009
@@ -407,6 +416,8 @@ class Settings:
             if not rule.accepts(value):
                 raise _refused(name, value, rule)
         self._check_order("poll_min_s", "poll_max_s", equal=True)
+        self._check_order("poll_max_s", "poll_idle_s", equal=True)
+        self._check_order("poll_min_s", "poll_idle_s", equal=True)
         self._check_order("heartbeat_s", "suspect_after_s")
         self._check_order("suspect_after_s", "dead_after_s")
         self._check_order("heartbeat_s", "dead_after_s")
@@ -494,12 +505,15 @@ class Settings:
         poll_max_s = self.poll_max_s
         if poll_max_s is None:
             poll_max_s = max(base.poll_max_s, self.poll_min_s)
+            if self.poll_idle_s is not None:
+                poll_max_s = min(poll_max_s, self.poll_idle_s)
         return StoreProfile(
             heartbeat_s=heartbeat_s,
             suspect_after_s=suspect_s,
             dead_after_s=dead_s,
             gc_grace_s=max(grace_s, dead_s),
             poll_max_s=poll_max_s,
+            poll_idle_s=max(base.poll_idle_s, poll_max_s) if self.poll_idle_s is None else self.poll_idle_s,
             compression=self.compression or base.compression,
         )
 

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 
 import pyarrow as pa
 
+from apiary_df.bell import Bell
 from apiary_df.config import Settings
 from apiary_df.costs import Prices, dollars
 from apiary_df.errors import (
@@ -30,6 +31,7 @@ from apiary_df.footers import FooterCache
 from apiary_df.history import History, ending_of
 from apiary_df.host import SYSTEM, Host
 from apiary_df.model import CellUse, NodeInfo, NodeState, TaskKey
+from apiary_df.pace import Pace
 from apiary_df.patience import Patience
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
@@ -73,8 +75,6 @@ from apiary_df.worker.bee import run_attempt, workbench
 
 logger = logging.getLogger("apiary_df")
 
-POLL_GROWTH = 1.5
-"""Factor by which the wait between two looks grows while nothing happens."""
 
 _PLAIN_ENDS = (QueryCancelled, QueryTimeout, WriteUndone)
 """Errors that say themselves why a query ended, whatever has become of its objects."""
@@ -147,7 +147,8 @@ class QueryRun:
         self._cancelled = host.event()
         self._settling = host.lock()
         self._settled = False
-        self._wait_s = settings.poll_min_s
+        self._pace = Pace(settings, host.now_s())
+        self._bell = Bell()
         self._write = planned_write(
             query.graph,
             self.query_id,
@@ -275,6 +276,7 @@ class QueryRun:
         self._objects.take_lease()
         self._view.leases.hold(self.query_id)
         self._announced = True
+        self._bell = self._view.take_bell(keys.query_prefix(self.query_id), keys.OUTCOMES)
         self._objects.announce(
             self._query.graph.stages[:-1],
             sql=self._query.sql,
@@ -404,7 +406,7 @@ class QueryRun:
         self._given.sent(command.node_id, number, sent)
         for key, task in zip(sent, command.tasks, strict=True):
             self._history.sent(key, task.spec.why)
-        self._wait_s = self._settings.poll_min_s
+        self._pace.news(self._host.now_s())
 
     def _key(self, task: Dispatch) -> TaskKey:
         return TaskKey(query_id=self.query_id, stage=task.spec.stage, task=task.spec.task, attempt=task.attempt)
@@ -458,7 +460,7 @@ class QueryRun:
     def _look(self) -> list[Event]:
         """Wait a moment, and return what has happened meanwhile."""
         self._tell("running")
-        if self._cancelled.wait(self._wait_s):
+        if self._bell.wait(self._cancelled, self._pace.wait_s(self._host.now_s())):
             return [Cancelled()]
         if self._view.leases.is_lost(self.query_id) and (lost := self._lost()) is not None:
             raise lost
@@ -468,8 +470,8 @@ class QueryRun:
         # Heartbeats first: what a node did before it left, or forgot, is then known from its records.
         new_sights = self._new_sights()
         events: list[Event] = [self._noted(event) for event in self._objects.news(self._schedule.open_tasks())]
-        ceiling_s = self._settings.poll_max_s or self._settings.poll_min_s
-        self._wait_s = self._settings.poll_min_s if events else min(self._wait_s * POLL_GROWTH, ceiling_s)
+        if events:
+            self._pace.news(self._host.now_s())
         if new_sights is not None:
             events += [NodesSeen(nodes=new_sights), *self._forgotten()]
         return [*events, Tick()]
@@ -552,6 +554,7 @@ class QueryRun:
     def _clean_up(self) -> None:
         """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
         self._view.leases.release(self.query_id)
+        self._view.give_back(self._bell)
         keep = self._settings.keep or (self._settings.keep_failed and self._state == "failed")
         stop = bool(self._schedule.pending()) or self._state != "done"
         self._try("withdraw", functools.partial(self._objects.withdraw, keep=keep, stop=stop))

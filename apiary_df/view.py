@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from apiary_df.bell import Bell
 from apiary_df.config import Settings
 from apiary_df.errors import FunctionsRefused, RootsRefused, StorageTransient
 from apiary_df.host import SYSTEM, Host
@@ -104,6 +105,7 @@ class SwarmView:
         self._given: dict[str, _Given] = {}
         self._own_queries: set[str] = set()
         self._ended_queries: set[str] = set()
+        self._bells: list[Bell] = []
         self._views: tuple[NodeView, ...] = ()
         self._by_id: dict[str, NodeView] = {}
         self._incarnations: dict[str, str] = {}
@@ -301,6 +303,26 @@ class SwarmView:
             idle_bees=info.idle_bees,
             memory_per_bee=info.memory_per_bee,
         )
+
+    def take_bell(self, prefix: str, beginnings: tuple[str, ...]) -> Bell:
+        """Return a bell for whoever waits for objects below a prefix, to be given back.
+
+        Args:
+            prefix: Below which key; in a folder, something must lie there already.
+            beginnings: How the last segments of keys begin that are waited for.
+        """
+        with self._lock:
+            bell = self._bells.pop() if self._bells else Bell()
+        folder = self.store.local_path(prefix.rstrip("/"))
+        if folder is not None:
+            bell.listen(folder, beginnings)
+        return bell
+
+    def give_back(self, bell: Bell) -> None:
+        """Take a bell back that is not needed any more; the next query has it."""
+        bell.silence()
+        with self._lock:
+            self._bells.append(bell)
 
     def query_started(self, query_id: str) -> None:
         """Note that a query is this session's own."""

@@ -11,6 +11,7 @@ and known by its token should a delete, or a sender's reply, get lost, or should
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 from apiary_df.errors import ObjectRefused, StorageError
 from apiary_df.protocol import keys
@@ -28,6 +29,9 @@ Mail from further below is refused: a sender cannot have so old an idea of the n
 back must not have it carried out again. Should it be honest after all, its sender hears that the node knows nothing of
 the tasks, and sends them again.
 """
+
+IDLE_BEATS = 12
+"""Heartbeats between two listings of an inbox to which nobody sends any more."""
 
 JUMP_AFTER = 8
 """Taken numbers in a row after which a sender lists the inbox instead of trying the next one."""
@@ -63,12 +67,13 @@ def send(store: Store, node_id: str, number: int, mail: Mail) -> int:
 class SweepPace:
     """When to list an inbox: now and then, and often for as long as senders have old ideas of the next number.
 
-    While a single session sends, or none, listings find nothing and are rare. Several sessions at a time do not know
-    of each other's mail before the next heartbeat, and most of theirs has a number that is too low.
+    While a single session sends, listings find nothing and are rare. Several sessions at a time do not know
+    of each other's mail before the next heartbeat, and most of theirs has a number that is too low. While nobody sends,
+    all have long read the next number in a heartbeat, so listings become rarer still.
 
     Args:
         least_s: Shortest time between two listings, in seconds.
-        most_s: Longest.
+        most_s: Longest one while mail comes: a heartbeat.
         now_s: The clock.
     """
 
@@ -78,13 +83,18 @@ class SweepPace:
         self._wait_s = most_s
         self._due_s = now_s + most_s
 
+    def mail_came(self, now_s: float) -> None:
+        """Note that there was mail: somebody sends."""
+        self._wait_s = min(self._wait_s, self._most_s)
+        self._due_s = min(self._due_s, now_s + self._wait_s)
+
     def is_due(self, now_s: float) -> bool:
         """Whether it is time for a listing."""
         return now_s >= self._due_s
 
     def swept(self, now_s: float, *, found: bool) -> None:
         """Note a listing, and whether it found mail."""
-        self._wait_s = self._least_s if found else min(2 * self._wait_s, self._most_s)
+        self._wait_s = self._least_s if found else min(2 * self._wait_s, IDLE_BEATS * self._most_s)
         self._due_s = now_s + self._wait_s
 
 
@@ -108,49 +118,32 @@ class Inbox:
         self._tokens: dict[str, int] = {}
         self._undeleted: set[str] = set()
 
-    def poll(self) -> list[Mail]:
-        """Take all mail from the next number on, until one is not there.
+    def poll(self) -> Iterator[Mail]:
+        """Yield all mail from the next number on, until one is not there; each is deleted once it has been taken.
 
         Raises:
-            StorageError: If the store cannot be read.
+            StorageError: If the store cannot be read; what was yielded before is taken.
         """
-        mails: list[Mail] = []
-        while True:
-            key = keys.inbox(self._node_id, self.next_number)
-            try:
-                taken = self._take(key)
-            except StorageError:
-                if mails:
-                    return mails  # the next poll meets the same error, with nothing to lose
-                raise
-            if taken is None:
-                return mails
-            mails += taken
+        while (taken := self._read(keys.inbox(self._node_id, self.next_number))) is not None:
+            yield from taken
             # Past a refused one as well: it is gone, but its number was taken when senders chose theirs.
             self.next_number += 1
 
-    def sweep(self) -> list[Mail]:
-        """Take mail of any number: what a sender with an old idea of the next number has left.
+    def sweep(self) -> Iterator[Mail]:
+        """Yield mail of any number, as :meth:`poll`: what a sender with an old idea of the next number has left.
 
         Raises:
-            StorageError: If the store cannot be read.
+            StorageError: If the store cannot be read; what was yielded before is taken.
         """
-        mails: list[Mail] = []
         for meta in sorted(self._store.list(keys.inbox_prefix(self._node_id)), key=lambda meta: meta.key):
+            taken = self._read(meta.key)
             number = keys.number_of_mail(meta.key)
-            try:
-                taken = self._take(meta.key)
-            except StorageError:
-                if mails:
-                    return mails
-                raise
-            mails += taken or []
-            if taken and number is not None:
-                self.next_number = max(self.next_number, number + 1)
-        return mails
+            for mail in taken or ():
+                yield mail
+                self.next_number = max(self.next_number, (number or 0) + 1)
 
-    def _take(self, key: str) -> list[Mail] | None:
-        """Read and delete a mail; None if it is not there, an empty list if it is not to be acted upon."""
+    def _read(self, key: str) -> Iterator[Mail] | None:
+        """Read a mail; None if it is not there, else what yields it if it is to be acted upon, and deletes it then."""
         mail: Mail | None = None
         try:
             mail = read_message(self._store, key, Mail)
@@ -159,20 +152,26 @@ class Inbox:
             self._check_new(key, mail)
         except ObjectRefused:
             mail = None
+        return self._take(key, mail)
+
+    def _take(self, key: str, mail: Mail | None) -> Iterator[Mail]:
+        token = "" if mail is None else mail.token
+        self._undeleted.add(token)
+        if mail is not None and token not in self._tokens:
+            self._remember(token, keys.number_of_mail(key) or 0)
+            # Before it is deleted: whoever waits for the work does not wait for that.
+            yield mail
         try:
             self._store.delete([key])
-            self._undeleted.discard("" if mail is None else mail.token)
+            self._undeleted.discard(token)
         except StorageError as error:
-            self._undeleted.add("" if mail is None else mail.token)
             logger.warning("could not delete mail that was read, a sweep will: %s", error)
-        if mail is None or mail.token in self._tokens:
-            return []
-        number = keys.number_of_mail(key) or 0
-        self._tokens[mail.token] = number
+
+    def _remember(self, token: str, number: int) -> None:
+        self._tokens[token] = number
         if len(self._tokens) > 2 * REMEMBERED_NUMBERS:
             oldest = max(self.next_number, number) - REMEMBERED_NUMBERS
             self._tokens = {token: known for token, known in self._tokens.items() if known >= oldest}
-        return [mail]
 
     def _check_new(self, key: str, mail: Mail) -> None:
         """Refuse mail that may have been read before; what a delete may have left behind is no reason to count it."""

@@ -31,6 +31,9 @@ QUERIES = "_queries/"
 WRITES = "_writes/"
 PROBES = "_probe/"
 
+OUTCOMES = ("commit_", "error_")
+"""How the names of objects of a query begin that tell how an attempt went."""
+
 _ID_PART = r"[a-z0-9][a-z0-9-]{0,63}"
 
 ID_PATTERN = rf"^{_ID_PART}\Z"

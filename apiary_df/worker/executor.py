@@ -110,8 +110,7 @@ class ThreadExecutor:
 
     def run(self, job: Job) -> Work:
         """Run one attempt; see :class:`Executor`."""
-        folder = self._scratch / "task"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._scratch / "task"  # made by what needs it, which small tasks do not
         cells = None if self._cells is None else self._cells.for_query(job.query_id, job.cancelled)
         store = self._store.counting()
         bench = Bench(
@@ -135,7 +134,8 @@ class ThreadExecutor:
                 )
             return replace(work, requests=store.counts.snapshot())
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Forget the engine, and let go of the cell cache."""

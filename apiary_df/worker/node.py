@@ -20,11 +20,13 @@ from pathlib import Path
 
 import datafusion
 
+from apiary_df.bell import Bell
 from apiary_df.config import Settings
 from apiary_df.errors import ApiaryError, ConfigError, StorageError
 from apiary_df.host import SYSTEM, Host
 from apiary_df.lost_writes import WriteWatch
 from apiary_df.model import TaskKey
+from apiary_df.pace import Pace
 from apiary_df.protocol import keys, versions
 from apiary_df.protocol.inbox import Inbox, SweepPace
 from apiary_df.protocol.messages import Heartbeat, Mail
@@ -177,43 +179,57 @@ class Node:
 
     def _serve(self) -> None:
         """Read the inbox until the node is told to leave and has nothing left to do."""
-        floor_s, ceiling_s = self._settings.poll_min_s, self._settings.poll_max_s or self._settings.poll_min_s
-        wait_s = floor_s
-        pace = SweepPace(least_s=ceiling_s, most_s=max(ceiling_s, self._beat_s), now_s=self._host.now_s())
+        bell = self._listening()
+        pace = Pace(self._settings, self._host.now_s())
+        beat_s = self._beat_s
+        sweeps = SweepPace(
+            least_s=min(self._settings.poll_max_s or beat_s, beat_s), most_s=beat_s, now_s=self._host.now_s()
+        )
         sweeps_left = FINAL_SWEEPS
         while not self._halted.is_set():
-            mails = self._read_inbox(pace)
-            for mail in mails:
-                self._accept(mail)
-            if mails:
-                wait_s = floor_s
-                continue
-            if self._leaving.is_set():
-                if not self._desk.size():
-                    sweeps_left -= 1
-                    if sweeps_left < 0:
-                        return
-                self._halted.wait(floor_s)
-                continue
-            self._leaving.wait(wait_s)
-            wait_s = min(wait_s * 1.5, ceiling_s)
+            if self._read_inbox(sweeps):
+                pace.news(self._host.now_s())
+            elif not self._leaving.is_set():
+                bell.wait(self._leaving, pace.wait_s(self._host.now_s()))
+            elif self._desk.size() or sweeps_left:
+                sweeps_left -= not self._desk.size()
+                self._halted.wait(self._settings.poll_min_s)
+            else:
+                return
+
+    def _listening(self) -> Bell:
+        """Return a bell that rings for mail, where one can."""
+        bell = Bell()
+        folder = self.store.local_path(keys.inbox_prefix(self.node_id).rstrip("/"))
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            bell.listen(folder)
+        return bell
 
     @property
     def _beat_s(self) -> float:
         return self._settings.heartbeat_s or 1.0
 
-    def _read_inbox(self, pace: SweepPace) -> list[Mail]:
-        mails: list[Mail] = []
+    def _read_inbox(self, sweeps: SweepPace) -> bool:
+        """Take what mail there is; returns whether there was any."""
+        found = False
         try:
-            mails += self._inbox.poll()
-            if self._leaving.is_set() or pace.is_due(self._host.now_s()):
-                swept = self._inbox.sweep()
-                mails += swept
-                pace.swept(self._host.now_s(), found=bool(swept))
+            for mail in self._inbox.poll():
+                self._accept(mail)
+                found = True
+            if found:
+                sweeps.mail_came(self._host.now_s())
+            if self._leaving.is_set() or sweeps.is_due(self._host.now_s()):
+                swept = 0
+                for mail in self._inbox.sweep():
+                    self._accept(mail)
+                    swept += 1
+                sweeps.swept(self._host.now_s(), found=bool(swept))
+                found = found or bool(swept)
         except StorageError as error:
             logger.warning("node %s cannot read its inbox: %s", self.node_id, error)
             self._halted.wait(self._beat_s)
-        return mails
+        return found
 
     # -- heartbeats ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -49,7 +50,7 @@ def mail(token: str) -> Mail:
     return Mail(token=token, query_id="q", sender="s", tasks=())
 
 
-def tokens(mails: list[Mail]) -> list[str]:
+def tokens(mails: Iterable[Mail]) -> list[str]:
     return [m.token for m in mails]
 
 
@@ -61,21 +62,21 @@ def test_mail_is_read_in_order_once_and_deleted(store: Store) -> None:
     assert [send(store, "n", 0, mail(t)) for t in "abc"] == [0, 1, 2]
     inbox = Inbox(store, "n")
     assert tokens(inbox.poll()) == ["a", "b", "c"]
-    assert inbox.poll() == []
+    assert list(inbox.poll()) == []
     assert inbox.next_number == 3
     assert store.list("") == []
 
 
 def test_an_empty_inbox_is_polled_with_one_request(store: Store) -> None:
-    assert Inbox(store, "n").poll() == []
+    assert list(Inbox(store, "n").poll()) == []
     assert store.counts.snapshot()["get"] == 1
     assert store.counts.snapshot()["list"] == 0
 
 
 def test_mail_goes_to_its_own_node_only(store: Store) -> None:
     send(store, "n1", 0, mail("a"))
-    assert Inbox(store, "n2").poll() == []
-    assert Inbox(store, "n2").sweep() == []
+    assert list(Inbox(store, "n2").poll()) == []
+    assert list(Inbox(store, "n2").sweep()) == []
     assert tokens(Inbox(store, "n1").poll()) == ["a"]
 
 
@@ -84,6 +85,21 @@ def test_concurrent_senders_get_numbers_of_their_own(store: Store) -> None:
         numbers = list(pool.map(lambda i: send(store, "n", 0, mail(f"t{i}")), range(40)))
     assert sorted(numbers) == list(range(40))
     assert sorted(tokens(Inbox(store, "n").poll())) == sorted(f"t{i}" for i in range(40))
+
+
+@pytest.mark.parametrize("sweep", [False, True])
+def test_mail_is_handed_over_before_it_is_deleted_and_then_deleted_whoever_stops_taking(
+    store: Store, *, sweep: bool
+) -> None:
+    send(store, "n", 0, mail("a"))
+    send(store, "n", 0, mail("b"))
+    inbox = Inbox(store, "n")
+    mails = inbox.sweep() if sweep else inbox.poll()
+    assert next(mails).token == "a"
+    assert (inbox.next_number, len(store.list(""))) == (0, 2)
+    mails.close()
+    assert tokens(inbox.sweep()) == ["b"]
+    assert store.list("") == []
 
 
 def test_a_sender_far_behind_jumps_instead_of_trying_every_number(store: Store) -> None:
@@ -98,10 +114,10 @@ def test_a_sweep_finds_mail_below_the_place_and_beyond_a_gap(store: Store) -> No
     inbox = Inbox(store, "n")
     for token in "ab":
         send(store, "n", 0, mail(token))
-    inbox.poll()
+    list(inbox.poll())
     assert send(store, "n", 0, mail("stale")) == 0
     assert send(store, "n", 7, mail("ahead")) == 7
-    assert inbox.poll() == []
+    assert list(inbox.poll()) == []
     assert tokens(inbox.sweep()) == ["stale", "ahead"]
     assert inbox.next_number == 8
     send(store, "n", 8, mail("next"))
@@ -122,7 +138,7 @@ def test_damaged_mail_is_counted_thrown_away_and_in_nobodys_way(store: Store, da
 def test_damaged_mail_is_thrown_away_by_sweeps_too(store: Store) -> None:
     store.put(keys.inbox("n", 5), b"{")
     inbox = Inbox(store, "n")
-    assert inbox.sweep() == []
+    assert list(inbox.sweep()) == []
     assert (store.refusals.snapshot(), inbox.next_number, store.list("")) == ({UNSEALED: 1}, 0, [])
 
 
@@ -132,9 +148,11 @@ def test_mail_that_was_read_is_not_lost_when_the_next_read_fails(store: Store) -
         send(store, "n", 0, mail(token))
     bad.fail_reads_of = frozenset({keys.inbox("n", 1)})
     inbox = Inbox(bad, "n")
-    assert tokens(inbox.poll()) == ["a"]
-    with pytest.raises(StorageTransient):
-        inbox.poll()
+    taken: list[Mail] = []
+    for _ in range(2):
+        with pytest.raises(StorageTransient):
+            taken.extend(inbox.poll())
+    assert tokens(taken) == ["a"]
     bad.fail_reads_of = frozenset()
     assert tokens(inbox.poll()) == ["b"]
 
@@ -145,9 +163,11 @@ def test_a_sweep_loses_no_mail_either(store: Store) -> None:
     send(store, "n", 5, mail("b"))
     bad.fail_reads_of = frozenset({keys.inbox("n", 5)})
     inbox = Inbox(bad, "n")
-    assert tokens(inbox.sweep()) == ["a"]
-    with pytest.raises(StorageTransient):
-        inbox.sweep()
+    taken: list[Mail] = []
+    for _ in range(2):
+        with pytest.raises(StorageTransient):
+            taken.extend(inbox.sweep())
+    assert tokens(taken) == ["a"]
     bad.fail_reads_of = frozenset()
     assert tokens(inbox.sweep()) == ["b"]
 
@@ -159,7 +179,7 @@ def test_mail_that_could_not_be_deleted_is_not_given_out_twice(store: Store) -> 
     inbox = Inbox(bad, "n")
     assert tokens(inbox.poll()) == ["a"]
     bad.fail_deletes = False
-    assert inbox.sweep() == []
+    assert list(inbox.sweep()) == []
     assert store.list("") == []
 
 
@@ -168,7 +188,7 @@ def test_mail_that_a_sender_repeats_after_a_lost_reply_is_not_given_out_twice(st
     send(store, "n", 0, mail("a"))
     assert tokens(inbox.poll()) == ["a"]
     send(store, "n", 1, mail("a"))  # its first create arrived, was read and deleted before it looked again
-    assert inbox.poll() == []
+    assert list(inbox.poll()) == []
 
 
 STEPS = st.lists(
@@ -205,4 +225,16 @@ def test_listings_are_rare_until_one_finds_mail_and_often_for_as_long_as_they_do
         due_s = next(s / 10 for s in range(10 * 100) if pace.is_due(s / 10))
         waits.append(due_s - now_s)
         now_s = due_s
-    assert waits == pytest.approx([1, 1, 2, 4, 8, 8, 8])
+    assert waits == pytest.approx([1, 1, 2, 4, 8, 16, 32])
+
+
+def test_listings_become_rarer_still_while_nobody_sends_and_are_due_soon_after_mail() -> None:
+    pace = SweepPace(least_s=1.0, most_s=8.0, now_s=0.0)
+    now_s = 0.0
+    for _ in range(10):
+        pace.swept(now_s, found=False)
+        now_s += 1000.0
+    pace.swept(now_s, found=False)
+    assert [pace.is_due(now_s + s) for s in (95.0, 96.0)] == [False, True]
+    pace.mail_came(now_s + 10.0)
+    assert [pace.is_due(now_s + s) for s in (17.0, 18.0)] == [False, True]

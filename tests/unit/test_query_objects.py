@@ -47,7 +47,7 @@ def test_mail_that_no_node_has_read_goes_with_its_query(store: Store) -> None:
 def test_mail_of_another_session_under_a_number_that_was_read_stays(store: Store) -> None:
     mine, others = query(store, "q1"), query(store, "q2")
     assert mine.send(NODE, 0, [first(0)]) == 0
-    assert len(Inbox(store, NODE).poll()) == 1
+    assert len(list(Inbox(store, NODE).poll())) == 1
     # Its idea of the next number is older than the node's.
     assert others.send(NODE, 0, [first(0)]) == 0
     mine.withdraw()
@@ -57,7 +57,7 @@ def test_mail_of_another_session_under_a_number_that_was_read_stays(store: Store
 def test_mail_whose_task_has_an_outcome_is_not_asked_for_again(store: Store) -> None:
     mine = query(store, "q1")
     mine.send(NODE, 0, [first(0), first(1)])
-    Inbox(store, NODE).poll()
+    list(Inbox(store, NODE).poll())
     key = TaskKey(query_id="q1", stage=0, task=1, attempt=0)
     report = ErrorReport(
         query_id="q1",
