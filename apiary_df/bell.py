@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from apiary_df.host import Event
@@ -42,7 +42,7 @@ class Bell:
         self._descriptor: int | None = None
         self._watch: int | None = None
         self._beginnings: tuple[str, ...] = ()
-        self._closed = weakref.finalize(self, lambda: None)
+        self._closed: Callable[[], object] = lambda: None
 
     def listen(self, folder: Path, beginnings: tuple[str, ...] = ("",)) -> bool:
         """Listen to a folder from now on, and to no other; return whether files there can be heard.

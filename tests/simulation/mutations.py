@@ -139,13 +139,13 @@ def _no_renewal() -> tuple[Patch, ...]:
 
 
 def _mail_forgotten() -> tuple[Patch, ...]:
-    taken = inbox.Inbox._take
+    read = inbox.Inbox._read
 
-    def take(self: inbox.Inbox, key: str) -> Any:
+    def forgetful(self: inbox.Inbox, key: str) -> Any:
         self._tokens.clear()
-        return taken(self, key)
+        return read(self, key)
 
-    return ((inbox.Inbox, "_take", take),)
+    return ((inbox.Inbox, "_read", forgetful),)
 
 
 def _missing_is_empty() -> tuple[Patch, ...]:

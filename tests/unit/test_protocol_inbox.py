@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -97,7 +96,7 @@ def test_mail_is_handed_over_before_it_is_deleted_and_then_deleted_whoever_stops
     mails = inbox.sweep() if sweep else inbox.poll()
     assert next(mails).token == "a"
     assert (inbox.next_number, len(store.list(""))) == (0, 2)
-    mails.close()
+    del mails
     assert tokens(inbox.sweep()) == ["b"]
     assert store.list("") == []
 
