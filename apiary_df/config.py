@@ -353,6 +353,12 @@ class Settings:
         first_byte_s: Seconds that a request to a bucket usually takes to its first byte, 0.0001 to 60. 0.03, as
             measured of S3; what takes much longer is asked for once more.
         mib_s: Seconds that each MiB of a request takes after that, 0 to 60. 0.02.
+        fetch_bytes: Bytes of partials that a task has in flight from a bucket at a time, 1 byte to 1 TiB. 64 MiB: four
+            requests of the size at which a bucket gives most for its price.
+        hedge: Whether a read of a bucket that takes too long is asked for once more; the first answer counts. True: one
+            in a thousand takes a hundred times as long as others.
+        hedge_factor: How many times the expected time it may take before that, 1 to 1000. 4: 120 ms for a small one,
+            well above the slowest of twenty.
         verify: Whether every query that ran on the swarm is run by plain DataFusion too, in this process, and its
             answer compared before any row of it is handed over; see ``SessionContext``. False: it takes the time of
             both, and the memory of both answers.
@@ -402,6 +408,9 @@ class Settings:
     dollars_per_1000_gets: float = _setting(0.0004, "factor", 0, 1000)
     first_byte_s: float = _setting(0.03, "seconds", 0.0001, 60)
     mib_s: float = _setting(0.02, "seconds", 0, 60)
+    fetch_bytes: int = _setting(64 * MIB, "bytes", 1, TIB)
+    hedge: bool = _setting(True, "flag")
+    hedge_factor: float = _setting(4.0, "factor", 1, 1000)
     verify: bool = _setting(False, "flag")
     allow_roots: str | None = _setting(None, "text")
     cache_bytes: int | None = _setting(None, "bytes", 0, TIB)

@@ -168,7 +168,8 @@ class QueryRun:
             memory_bytes=ROOT_MEMORY_BYTES,
             cells=self._cells,
         )
-        self.root = self.root_type(view.store, view.node_id, self._write, self._workbench)
+        self._schemas = {s.stage: s.schema.arrow for s in query.graph.stages if s.schema is not None}
+        self.root = self.root_type(self._store, view.node_id, self._write, self._workbench, self._schemas)
         self._batches = self._run()
 
     # -- as an iterator -----------------------------------------------------------------------------------------------
@@ -441,6 +442,7 @@ class QueryRun:
                         task=task.spec,
                         fragment=stage.fragment,
                         schema=stage.schema.arrow,
+                        inputs=self._schemas,
                         partial_key=keys.partial(self.query_id, key.stage, key.task, key.attempt),
                         engine=engine,
                         bench=bench,

@@ -93,7 +93,7 @@ class QueryObjects:
         timeout_s: float | None,
         write: Write | None,
     ) -> None:
-        """Write what nodes need to know of the query: every stage's fragment, and the manifest last.
+        """Write what nodes need to know of the query: the fragments of what they run, and the manifest last.
 
         Args:
             stages: All stages but the root.
@@ -107,12 +107,11 @@ class QueryObjects:
         """
         entries: list[StageEntry] = []
         for stage in stages:
-            if stage.in_session:
-                continue
             if stage.schema is None:
                 raise InternalError(f"stage {stage.stage} was cut without a schema")
-            fragment = stage.fragment if write is None else write.staged(stage.fragment)
-            write_bytes(self._store, keys.plan(self._query_id, stage.stage), codec.encode(fragment))
+            if not stage.in_session:
+                fragment = stage.fragment if write is None else write.staged(stage.fragment)
+                write_bytes(self._store, keys.plan(self._query_id, stage.stage), codec.encode(fragment))
             entries.append(
                 StageEntry(
                     stage=stage.stage,

@@ -22,6 +22,7 @@ from apiary_df.store import Store
 from apiary_df.tasks import is_plain_gather, plan_root
 from apiary_df.worker.bee import Bench, batches_of, prepare_plan
 from apiary_df.worker.engine import Engine
+from apiary_df.worker.inputs import Schemas
 
 ROOT_MEMORY_BYTES = 1 << 30
 """Memory of the engine that runs root stages in the session's process; what exceeds it spills."""
@@ -38,13 +39,15 @@ class Root:
         node_id: Id of the session.
         write: Files that the query writes; None if it writes none.
         workbench: Gives an engine for it.
+        schemas: Schemas of partials, by stage.
     """
 
-    def __init__(self, store: Store, node_id: str, write: Write | None, workbench: Workbench) -> None:
+    def __init__(self, store: Store, node_id: str, write: Write | None, workbench: Workbench, schemas: Schemas) -> None:
         self._store = store
         self._node_id = node_id
         self._write = write
         self._workbench = workbench
+        self._schemas = schemas
 
     def task(self, stage: Stage, partials: Mapping[int, Sequence[PartialRef]]) -> TaskSpec:
         """Return the one task of the stage.
@@ -78,4 +81,4 @@ class Root:
         """Have DataFusion run the root stage in this process."""
         fragment = stage.fragment if self._write is None else self._write.staged(stage.fragment, ROOT_FOLDER)
         with self._workbench() as (engine, bench):
-            yield from batches_of(engine, prepare_plan(task, fragment, engine, bench), stage.fragment)
+            yield from batches_of(engine, prepare_plan(task, fragment, engine, bench, self._schemas), stage.fragment)

@@ -258,6 +258,30 @@ class Store:
             found.append(data)
         return found
 
+    async def read_range(self, key: str, start: int, length: int) -> Data:
+        """Read ``length`` bytes from ``start``, beside others, by one request that stops when it is cancelled.
+
+        Raises:
+            ObjectMissing: There is no such object.
+            ObjectDamaged: The object ends before the range does.
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        self.counts.add(get=1)
+        try:
+            with self._mapped("read", key):
+                data = await obstore.get_range_async(self._reading(), self._path(key), start=start, length=length)
+        except StorageTransient:
+            size = self.head(key).size_bytes  # as in _fetch_spans
+            if start + length > size:
+                raise self._too_short(key, start, length, size) from None
+            raise
+        found = memoryview(data)
+        if len(found) < length:
+            raise self._too_short(key, start, length, start + len(found))
+        self.counts.add(bytes_in=len(found))
+        return found
+
     def put(self, key: str, data: Data) -> None:
         """Write an object whole, replacing any that is there. Readers see the old or the new, never a mix.
 

@@ -153,7 +153,8 @@ class RequestCounts:
     """Requests and bytes since a store was opened. Safe to use from several threads.
 
     ``get``, ``put``, ``list`` and ``head`` count requests as a store bills them, retries aside; ``delete``
-    counts keys; ``bytes_in`` and ``bytes_out`` count object bytes read and written.
+    counts keys; ``hedged`` counts those reads that were second requests for what a first one did not bring in time;
+    ``bytes_in`` and ``bytes_out`` count object bytes read and written.
 
     Attributes:
         whole: Counts that these are a part of: what is added here is added there.
@@ -164,6 +165,7 @@ class RequestCounts:
     list: int = 0
     delete: int = 0
     head: int = 0
+    hedged: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     whole: RequestCounts | None = field(default=None, repr=False, compare=False)

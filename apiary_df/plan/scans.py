@@ -13,8 +13,24 @@ from apiary_df.plan import codec
 from apiary_df.plan.stages import EXCHANGE_STORE_URL, ScanLeaf
 from apiary_df.plan.tree import PlanNode
 
-LocateSegment = Callable[[SegmentRef], str]
-"""Maps a segment to the absolute local path of a file that holds it at its offset."""
+LocateSegment = Callable[[SegmentRef], ScanFile]
+"""Says where a segment lies: a range of a local Arrow file."""
+
+
+def segment_file(ref: SegmentRef, path: object) -> ScanFile:
+    """Return a segment as it lies in a file that is laid out as its partial is.
+
+    Args:
+        ref: The segment.
+        path: Absolute path of the file.
+    """
+    start = ref.segment.offset
+    return ScanFile(
+        path=str(path).lstrip("/"),
+        size_bytes=ref.object_length,
+        range_start=start,
+        range_end=start + ref.segment.length,
+    )
 
 
 def file_url(store_url: str, path: str) -> str:
@@ -172,20 +188,24 @@ class _Filler:
         index = self._next_leaf
         self._next_leaf += 1
         if (exchange := self._exchanges.get(index)) is not None:
-            files = [self._segment_file(ref) for ref in exchange.segments if ref.segment.rows]
+            files = [self._locate(ref) for ref in exchange.segments if ref.segment.rows]
+            if not exchange.ordered:
+                files = _joined(files)
             return codec.with_scan_groups(node, _groups(files, exchange.ordered), EXCHANGE_STORE_URL)
         if (scan := self._scans.get(index)) is not None:
             return codec.with_scan_groups(node, _groups(scan.files, scan.ordered), self._stores.get(index))
         return codec.with_scan_groups(node, [[]])
 
-    def _segment_file(self, ref: SegmentRef) -> ScanFile:
-        start = ref.segment.offset
-        return ScanFile(
-            path=self._locate(ref).lstrip("/"),
-            size_bytes=ref.object_length,
-            range_start=start,
-            range_end=start + ref.segment.length,
-        )
+
+def _joined(files: Iterable[ScanFile]) -> list[ScanFile]:
+    """Put ranges together that follow each other in one file: each would be opened by itself."""
+    joined: list[ScanFile] = []
+    for file in files:
+        if joined and joined[-1].path == file.path and joined[-1].range_end == file.range_start:
+            joined[-1] = replace(joined[-1], range_end=file.range_end)
+        else:
+            joined.append(file)
+    return joined
 
 
 def _groups(files: Sequence[ScanFile], ordered: bool) -> list[list[ScanFile]]:

@@ -34,6 +34,16 @@ def read_or_lost(key: str, read: Callable[[], _Read]) -> _Read:
         except ObjectDamaged:
             return read()
     except (ObjectMissing, ObjectDamaged) as error:
-        made = keys.parse_query_key(key)
-        by = {} if made is None else {"stage": made.stage, "task": made.task, "attempt": made.attempt}
-        raise PartialLost(f"a committed partial was lost: {error.message}", key=key, **by) from error
+        raise lost(key, error) from error
+
+
+def lost(key: str, cause: ObjectMissing | ObjectDamaged) -> PartialLost:
+    """Return the error for a partial that cannot be read; it names the task and the attempt that made it.
+
+    Args:
+        key: The partial.
+        cause: What came of reading it.
+    """
+    made = keys.parse_query_key(key)
+    by = {} if made is None else {"stage": made.stage, "task": made.task, "attempt": made.attempt}
+    return PartialLost(f"a committed partial was lost: {cause.message}", key=key, **by)

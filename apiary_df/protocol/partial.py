@@ -40,7 +40,8 @@ from pyarrow import ipc
 from apiary_df.errors import ApiaryError, ObjectDamaged, PlanError, StorageTransient
 from apiary_df.model import PartialRef, Segment, SegmentRef
 from apiary_df.protocol.arrow import GROUP_ROWS, DictionaryUnifier, compact, conform, grouped, has_dictionaries, pieces
-from apiary_df.store import Store
+from apiary_df.protocol.ipc import END_OF_STREAM
+from apiary_df.store import Data, Store
 
 Compression: TypeAlias = Literal["lz4", "zstd"]
 
@@ -49,9 +50,6 @@ STRONG_CHARS = 64
 
 MAGIC_BYTES = 8
 """Length of the magic that a file has in front of what is otherwise a stream, padding included."""
-
-END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-"""The mark after the last message of an Arrow stream."""
 
 PIECE_BYTES = 16 * 1024 * 1024
 """Larger segments are fetched in pieces of this size, several at once: one stream gives about 50 MiB a second."""
@@ -300,7 +298,7 @@ class _Assembly:
             buffer = self._sink.getvalue()
             return self._described(buffer, memoryview(buffer).cast("B"), footer_offset)
         self._sink.close()
-        return self._described(self._path, _mapped(self._path), footer_offset)
+        return self._described(self._path, mapped(self._path), footer_offset)
 
     def abandon(self) -> None:
         """Let go of the file."""
@@ -403,10 +401,10 @@ def read_partial(
         if len(whole) != length:
             raise _damaged(ref.key, f"it has {len(whole)} bytes instead of {length}")
         head, *bodies = (whole[start : start + size] for start, size in spans)
-    _verify(ref.key, "head", head, ref.head_checksum)
+    verify(ref.key, "head", head, ref.head_checksum)
     name = f"partition {segments[0].partition}"
     for segment, body in zip(segments, bodies, strict=True):
-        _verify(ref.key, name, body, segment.checksum)
+        verify(ref.key, name, body, segment.checksum)
     stream = pa.py_buffer(b"".join((head[MAGIC_BYTES:], *bodies, END_OF_STREAM)))
     try:
         batches = [batch for batch in ipc.open_stream(stream) if batch.num_rows]
@@ -447,7 +445,7 @@ def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
     if local is not None:
         if not local.is_file():
             store.head(key)  # raises the fitting error
-        _verify_spans(key, length, _mapped(local), refs)
+        _verify_spans(key, length, mapped(local), refs)
         return local
     staged = target.with_name(f"{target.name}.{secrets.token_hex(8)}")
     try:
@@ -455,7 +453,7 @@ def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
         with staged.open("wb") as file:
             file.truncate(length)
             _fetch(store, key, [(start, size) for _, start, size, _ in _spans(refs)], file.fileno())
-        _verify_spans(key, length, _mapped(staged), refs)
+        _verify_spans(key, length, mapped(staged), refs)
         staged.replace(target)
     except OSError as error:
         raise StorageTransient(
@@ -471,14 +469,14 @@ def _fetch(store: Store, key: str, spans: Sequence[tuple[int, int]], descriptor:
     if sum(size for _, size in spans) <= PIECE_BYTES:
         starts, sizes = [start for start, _ in spans], [size for _, size in spans]
         for start, data in zip(starts, store.get_ranges(key, starts, sizes), strict=True):
-            _write_at(descriptor, data, start)
+            write_at(descriptor, data, start)
         return
     pieces = [
         (start + done, min(PIECE_BYTES, size - done)) for start, size in spans for done in range(0, size, PIECE_BYTES)
     ]
 
     def copy(start: int, size: int) -> None:
-        _write_at(descriptor, store.get_range(key, start, size), start)
+        write_at(descriptor, store.get_range(key, start, size), start)
 
     with ThreadPoolExecutor(PIECES_AT_ONCE, thread_name_prefix="apiary-fetch") as pool:
         copies = [pool.submit(copy, start, size) for start, size in pieces]
@@ -490,7 +488,12 @@ def _fetch(store: Store, key: str, spans: Sequence[tuple[int, int]], descriptor:
                 rest.cancel()
 
 
-def _write_at(descriptor: int, data: bytes, offset: int) -> None:
+def write_at(descriptor: int, data: Data, offset: int) -> None:
+    """Write all of some bytes to a place of a file.
+
+    Raises:
+        OSError: If the disk cannot take them.
+    """
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset)
@@ -513,10 +516,15 @@ def _verify_spans(key: str, length: int, view: memoryview, refs: Sequence[Segmen
     if len(view) != length:
         raise _damaged(key, f"it has {len(view)} bytes instead of {length}")
     for name, start, size, expected in _spans(refs):
-        _verify(key, name, view[start : start + size], expected)
+        verify(key, name, view[start : start + size], expected)
 
 
-def _verify(key: str, name: str, data: memoryview, expected: str) -> None:
+def verify(key: str, name: str, data: memoryview, expected: str) -> None:
+    """Compare the checksum of a part of a partial with the one that was committed.
+
+    Raises:
+        ObjectDamaged: If it is another.
+    """
     found = checksum(data, strong=len(expected) == STRONG_CHARS)
     if found != expected:
         raise _damaged(key, f"the checksum of its {name} is {found} instead of {expected or 'none'}")
@@ -536,7 +544,7 @@ def _segments(ref: PartialRef | SegmentRef, partition: int | None) -> list[Segme
     return found
 
 
-def _mapped(path: Path) -> memoryview:
+def mapped(path: Path) -> memoryview:
     """Return the bytes of a file without reading them into memory of our own. They stay valid while referenced."""
     if not path.stat().st_size:
         return memoryview(b"")

@@ -127,13 +127,18 @@ def prepared(
             query=trace.query_id,
         )
     fragment = _fragment(store, trace, stage)
-    entry = next((entry for entry in manifest.stages if entry.stage == stage), None)
-    schema = None if entry is None else read_schema(entry.schema, keys.manifest(trace.query_id))
+    schemas = {entry.stage: read_schema(entry.schema, keys.manifest(trace.query_id)) for entry in manifest.stages}
     bench = workbench(store, settings, manifest.settings, options, memory_bytes=memory_bytes, allow_udfs=allow_udfs)
     with bench as (engine, place):
-        plan = prepare_plan(spec, fragment, engine, place)
+        plan = prepare_plan(spec, fragment, engine, place, schemas)
         yield Prepared(
-            task=spec, fragment=fragment, plan=plan, engine=engine, bench=place, schema=schema, commit=commit
+            task=spec,
+            fragment=fragment,
+            plan=plan,
+            engine=engine,
+            bench=place,
+            schema=schemas.get(stage),
+            commit=commit,
         )
 
 

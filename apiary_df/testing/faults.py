@@ -13,6 +13,7 @@ for tests to say.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
@@ -299,6 +300,10 @@ class FaultyStore(Store):
             return self.get(key, limit_bytes)
         except ObjectMissing:
             return None
+
+    async def read_range(self, key: str, start: int, length: int) -> Data:
+        """Read a range, in a thread, since faults may wait; see :meth:`Store.read_range`."""
+        return await asyncio.to_thread(self.get_range, key, start, length)
 
     def put(self, key: str, data: Data) -> None:
         """Write an object; see :meth:`Store.put`."""

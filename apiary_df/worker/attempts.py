@@ -23,6 +23,7 @@ from apiary_df.errors import (
     RootsRefused,
 )
 from apiary_df.host import Event, Host
+from apiary_df.model import TaskSpec
 from apiary_df.permits import check_permitted, check_writes
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
@@ -39,6 +40,7 @@ from apiary_df.worker.bee import Work
 from apiary_df.worker.desk import Order
 from apiary_df.worker.engine import NODES_OWN
 from apiary_df.worker.executor import AnyOf, Executor, Job
+from apiary_df.worker.inputs import stage_of
 
 logger = logging.getLogger("apiary_df")
 
@@ -154,6 +156,7 @@ class Attempts:
             task=task,
             fragment=fragment,
             schema=query.schemas[task.stage],
+            inputs=_inputs(task, query.schemas),
             settings=query.manifest.settings,
             partial_key=keys.partial(key.query_id, key.stage, key.task, key.attempt),
             memory_bytes=self._bee_bytes * order.slots,
@@ -265,3 +268,9 @@ class Attempts:
             seconds=self._host.now_s() - started_s,
         )
         write_message(self._store, keys.error(key.query_id, key.stage, key.task, key.attempt), report)
+
+
+def _inputs(task: TaskSpec, schemas: Mapping[int, pa.Schema]) -> Mapping[int, pa.Schema]:
+    """Return the schemas of the stages whose partials a task reads."""
+    stages = {stage_of(ref) for exchange in task.exchanges for ref in exchange.segments}
+    return {stage: schema for stage, schema in schemas.items() if stage in stages}

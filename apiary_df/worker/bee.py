@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -27,24 +27,22 @@ from apiary_df.errors import (
     QueryCancelled,
     ResourcesExhausted,
 )
+from apiary_df.fetching import Reading
 from apiary_df.host import Flag
-from apiary_df.model import CellUse, PartialRef, ScanInput, SegmentRef, TaskSpec, WrittenFile
+from apiary_df.model import CellUse, PartialRef, ScanFile, ScanInput, SegmentRef, TaskSpec, WrittenFile
 from apiary_df.objects import register_object_store_for
 from apiary_df.plan import codec
 from apiary_df.plan.functions import names_of, python_functions
 from apiary_df.plan.scans import fill_fragment
 from apiary_df.plan.sinks import SINKS, target_of
 from apiary_df.plan.tree import PlanNode
-from apiary_df.protocol.lost import read_or_lost
-from apiary_df.protocol.partial import Compression, PartialWriter, materialize
+from apiary_df.protocol.partial import Compression, PartialWriter
 from apiary_df.publish import written
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions, without_queries
 from apiary_df.worker.cell_cache import Localized, QueryCells
 from apiary_df.worker.engine import Engine
-
-FETCH_THREADS = 16
-"""Partials that one task fetches at a time: enough to hide a bucket's latency, few enough for its bandwidth."""
+from apiary_df.worker.inputs import Schemas, locate_inputs
 
 RUN_BYTES = 8 << 20
 RUN_BYTES_A_PARTITION = 1 << 20
@@ -68,6 +66,7 @@ class Bench:
         partial_memory_bytes: What a partial may hold in memory before it spools to ``scratch``.
         compression: Codec of partials, or None.
         cells: Serves cells from this machine's disk; None: they are read where they lie.
+        reading: How partials are fetched.
     """
 
     store: Store
@@ -76,6 +75,7 @@ class Bench:
     partial_memory_bytes: int
     compression: Compression | None
     cells: QueryCells | None = None
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,12 @@ class Work:
 
 
 def prepare_plan(
-    task: TaskSpec, fragment: PlanNode, engine: Engine, bench: Bench, scans: Localized | None = None
+    task: TaskSpec,
+    fragment: PlanNode,
+    engine: Engine,
+    bench: Bench,
+    inputs: Schemas,
+    scans: Localized | None = None,
 ) -> ExecutionPlan:
     """Fetch a task's inputs and return its fragment, filled and ready to execute.
 
@@ -109,6 +114,7 @@ def prepare_plan(
         fragment: Its stage's fragment.
         engine: The engine that is to run it.
         bench: What it works with.
+        inputs: Schemas of the partials that it reads, by stage, as far as they are known.
         scans: Its scans, if the cell cache was asked for them before.
 
     Raises:
@@ -120,10 +126,10 @@ def prepare_plan(
     """
     _register_stores(task.scans, fragment, engine, bench.options)
     refs = [ref for exchange in task.exchanges for ref in exchange.segments if ref.segment.rows]
-    located = _materialize_all(refs, bench)
+    located = locate_inputs(refs, inputs, bench.store, bench.scratch, bench.reading)
 
-    def locate(ref: SegmentRef) -> str:
-        return str(located[ref.key])
+    def locate(ref: SegmentRef) -> ScanFile:
+        return located[ref.key, ref.segment.offset]
 
     if scans is None:
         scans = Localized(scans=task.scans) if bench.cells is None else bench.cells.localized(task.scans, fragment)
@@ -131,23 +137,6 @@ def prepare_plan(
         fragment, scans.scans, task.exchanges, task.branches, locate_segment=locate, stores=scans.stores
     )
     return engine.decode(filled)
-
-
-def _materialize_all(refs: Iterable[SegmentRef], bench: Bench) -> dict[str, Path]:
-    """Make all segments readable as local files, several partials at a time; returns file by key of the partial."""
-    by_key: dict[str, list[SegmentRef]] = {}
-    for ref in refs:
-        by_key.setdefault(ref.key, []).append(ref)
-
-    def fetch(item: tuple[int, tuple[str, list[SegmentRef]]]) -> tuple[str, Path]:
-        number, (key, wanted) = item
-        target = bench.scratch / f"in_{number}.arrow"
-        return key, read_or_lost(key, lambda: materialize(bench.store, wanted, target))
-
-    if len(by_key) <= 1 or bench.store.kind == "folder":
-        return dict(map(fetch, enumerate(by_key.items())))
-    with ThreadPoolExecutor(min(len(by_key), FETCH_THREADS), thread_name_prefix="fetch") as pool:
-        return dict(pool.map(fetch, enumerate(by_key.items())))
 
 
 def _register_stores(
@@ -167,6 +156,7 @@ def run_attempt(
     task: TaskSpec,
     fragment: PlanNode,
     schema: pa.Schema,
+    inputs: Schemas,
     partial_key: str,
     engine: Engine,
     bench: Bench,
@@ -178,6 +168,7 @@ def run_attempt(
         task: What it reads.
         fragment: The stage's fragment; if it writes files, then into a folder of this attempt alone.
         schema: Schema of the partial; batches are matched to it by position.
+        inputs: Schemas of the partials that it reads, by stage, as far as they are known.
         partial_key: Where the partial goes.
         engine: The bee's engine; nobody else uses it meanwhile.
         bench: What the bee works with.
@@ -190,7 +181,7 @@ def run_attempt(
         StorageError: If inputs cannot be read, or the partial cannot be written.
         PlanError: If the fragment cannot be filled or decoded.
     """
-    plan = prepare_plan(task, fragment, engine, bench)
+    plan = prepare_plan(task, fragment, engine, bench, inputs)
     partitions = plan.partition_count
     if partitions != task.output_partitions:
         raise InternalError(
@@ -327,6 +318,7 @@ def workbench(
         partial_memory_bytes=settings.partial_memory_bytes,
         compression=codec_of(settings),
         cells=cells,
+        reading=Reading.of(settings),
     )
     try:
         with cells or nullcontext():

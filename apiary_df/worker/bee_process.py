@@ -56,6 +56,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         task: What it reads.
         fragment: The plan, as DataFusion's bytes.
         schema: Schema of the partial, as an Arrow IPC message.
+        inputs: Schemas of the partials that it reads, likewise, by stage.
         settings: DataFusion options.
         partial_key: Where the partial goes.
         memory_bytes: Memory that it may use.
@@ -66,6 +67,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     task: TaskSpec
     fragment: bytes
     schema: bytes
+    inputs: dict[int, bytes]
     settings: dict[str, str]
     partial_key: str
     memory_bytes: int
@@ -143,6 +145,7 @@ def run_message(job: Job, number: int) -> Run:
         task=job.task,
         fragment=codec.encode(job.fragment),
         schema=job.schema.serialize().to_pybytes(),
+        inputs={stage: schema.serialize().to_pybytes() for stage, schema in job.inputs.items()},
         settings=dict(job.settings),
         partial_key=job.partial_key,
         memory_bytes=job.memory_bytes,
@@ -224,6 +227,7 @@ class _Bee:
                     task=message.task,
                     fragment=codec.decode(message.fragment),
                     schema=pa.ipc.read_schema(pa.py_buffer(message.schema)),
+                    inputs={s: pa.ipc.read_schema(pa.py_buffer(data)) for s, data in message.inputs.items()},
                     settings=message.settings,
                     partial_key=message.partial_key,
                     memory_bytes=message.memory_bytes,

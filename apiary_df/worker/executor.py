@@ -15,6 +15,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from apiary_df.config import Settings
+from apiary_df.fetching import Reading
 from apiary_df.host import Flag
 from apiary_df.model import TaskSpec
 from apiary_df.plan.tree import PlanNode
@@ -23,6 +24,7 @@ from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import Bench, Work, codec_of, run_attempt
 from apiary_df.worker.cell_cache import CellCache
 from apiary_df.worker.engine import Engine
+from apiary_df.worker.inputs import Schemas
 
 ENGINE_SHARE = 0.75
 """Share of a bee's memory that its engine's pool may hold; the rest is for what the pool does not count."""
@@ -55,6 +57,7 @@ class Job:
         task: What it reads.
         fragment: The stage's fragment, with the attempt's own folder if it writes files.
         schema: Schema of its partial.
+        inputs: Schemas of the partials that it reads, by stage.
         settings: DataFusion options of the query.
         partial_key: Where its partial goes.
         memory_bytes: Memory that it may use.
@@ -65,6 +68,7 @@ class Job:
     task: TaskSpec
     fragment: PlanNode
     schema: pa.Schema
+    inputs: Schemas
     settings: Mapping[str, str]
     partial_key: str
     memory_bytes: int
@@ -120,6 +124,7 @@ class ThreadExecutor:
             partial_memory_bytes=min(self._settings.partial_memory_bytes, int(job.memory_bytes * PARTIAL_SHARE)),
             compression=codec_of(self._settings),
             cells=cells,
+            reading=Reading.of(self._settings),
         )
         try:
             with cells or nullcontext():
@@ -127,6 +132,7 @@ class ThreadExecutor:
                     task=job.task,
                     fragment=job.fragment,
                     schema=job.schema,
+                    inputs=job.inputs,
                     partial_key=job.partial_key,
                     engine=self._engine_for(job),
                     bench=bench,

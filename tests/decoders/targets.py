@@ -24,7 +24,7 @@ from apiary_df.errors import ApiaryError, ObjectDamaged
 from apiary_df.model import ExchangeInput, PartialRef, ScanFile, ScanInput, Segment, TaskSpec
 from apiary_df.permits import check_permitted
 from apiary_df.plan import codec
-from apiary_df.plan.scans import fill_fragment
+from apiary_df.plan.scans import fill_fragment, segment_file
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import read_schema
@@ -211,7 +211,7 @@ def filled_of(tree: PlanNode) -> PlanNode:
     with contextlib.suppress(ApiaryError):
         check_permitted(tree, task, roots_of(["/data"]))
     staged = for_attempt(tree, 0, 0, 0)
-    filled = fill_fragment(staged, scans, (), (), locate_segment=lambda _: "/x")
+    filled = fill_fragment(staged, scans, (), (), locate_segment=lambda ref: segment_file(ref, "/x"))
     codec.encode(filled)
     return filled
 

@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 from datafusion.plan import ExecutionPlan
 from pyarrow import ipc
 
-from apiary_df.model import NodeInfo, NodeState, PartialRef, Segment, SegmentRef, TaskSpec
+from apiary_df.model import NodeInfo, NodeState, PartialRef, ScanFile, Segment, SegmentRef, TaskSpec
 from apiary_df.plan.codec import decode, encode
 from apiary_df.plan.fold import can_fold, fold
 from apiary_df.plan.rules import RewriteOptions
-from apiary_df.plan.scans import file_url, fill_fragment
+from apiary_df.plan.scans import file_url, fill_fragment, segment_file
 from apiary_df.plan.stages import ScanLeaf, Stage
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import TWIN_OPTIONS, RunsHere, RunsOnSwarm, SwarmPlanner
@@ -191,8 +191,8 @@ def _run_task(engine: Engine, stage: Stage, spec: TaskSpec, folder: Path, write:
 
 
 def _filled(stage: Stage, spec: TaskSpec, folder: Path) -> PlanNode:
-    def locate(ref: SegmentRef) -> str:
-        return str(folder / ref.key)
+    def locate(ref: SegmentRef) -> ScanFile:
+        return segment_file(ref, folder / ref.key)
 
     return fill_fragment(stage.fragment, spec.scans, spec.exchanges, spec.branches, locate_segment=locate)
 

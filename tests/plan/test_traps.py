@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apiary_df.model import ScanFile, SegmentRef
 from apiary_df.plan import codec
 from apiary_df.plan.operators import has_build_side, is_null_aware, join_type
 from apiary_df.plan.rules import RewriteOptions
-from apiary_df.plan.scans import fill_fragment
+from apiary_df.plan.scans import fill_fragment, segment_file
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage
 from apiary_df.planning import RunsOnSwarm
 from apiary_df.tasks import TaskOptions
@@ -22,6 +23,10 @@ from plan.local_swarm import LocalSwarm, Ran, node
 from plan.sample_queries import SHUFFLED, SMJ, Sample, by_name
 
 SamplesUnder = Callable[[Sample], datafusion.SessionContext]
+
+
+def in_place(ref: SegmentRef) -> ScanFile:
+    return segment_file(ref, ref.key)
 
 
 def swarm(ctx: datafusion.SessionContext, scratch: Path, partitions: int = 3, task_bytes: int = 0) -> LocalSwarm:
@@ -58,7 +63,9 @@ def test_a_task_reads_a_shuffle_as_one_partition(samples: datafusion.SessionCont
     (stage,) = (s for s in stages_of(ran) if [variant.kind for variant in s.variants] == ["hash"])
     (spec,) = ran.tasks[stage.stage]
     assert {ref.segment.partition for ref in spec.exchanges[0].segments} == {0, 1, 2}
-    filled = fill_fragment(stage.fragment, spec.scans, spec.exchanges, (), locate_segment=lambda ref: ref.key)
+    filled = fill_fragment(
+        stage.fragment, spec.scans, spec.exchanges, (), locate_segment=lambda ref: segment_file(ref, ref.key)
+    )
     assert [len(codec.scan_groups(leaf)) for leaf in filled.walk() if leaf.is_file_scan] == [1]
 
 
@@ -177,7 +184,9 @@ def test_a_merge_reads_every_sorted_segment_as_a_partition_of_its_own(
     root = stages_of(ran)[-1]
     assert [leaf.ordered for leaf in root.leaves if isinstance(leaf, ExchangeLeaf)] == [True]
     (spec,) = ran.tasks[root.stage]
-    filled = fill_fragment(root.fragment, spec.scans, spec.exchanges, (), locate_segment=lambda ref: ref.key)
+    filled = fill_fragment(
+        root.fragment, spec.scans, spec.exchanges, (), locate_segment=lambda ref: segment_file(ref, ref.key)
+    )
     (leaf,) = (n for n in filled.walk() if n.is_file_scan)
     groups = codec.scan_groups(leaf)
     assert len(groups) > 1

@@ -472,7 +472,7 @@ class TestDamagedPartial:
             exchanges=(ExchangeInput(leaf=0, segments=(segment_ref(partial, segment),)),),
         )
         with pytest.raises(PartialLost, match="partial_0_0_0") as caught:
-            prepare_plan(task, fragment, engine, bench)
+            prepare_plan(task, fragment, engine, bench, {})
         assert isinstance(caught.value.__cause__, ObjectMissing if damage == "gone" else ObjectDamaged)
 
 
