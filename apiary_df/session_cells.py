@@ -90,7 +90,7 @@ class CachedStage:
             memory_bytes=ROOT_MEMORY_BYTES,
         )
         with pins, bench as (engine, place):
-            plan = prepare_plan(task, stage.fragment, engine, place, {}, found)
+            plan = prepare_plan(task, stage.fragment, engine, place, {}, scans=found)
             for batch in batches_of(engine, plan, stage.fragment):
                 if batch.num_rows:
                     yield conform_result(batch, self._schema)

@@ -105,6 +105,7 @@ def prepare_plan(
     engine: Engine,
     bench: Bench,
     inputs: Schemas,
+    *,
     scans: Localized | None = None,
 ) -> ExecutionPlan:
     """Fetch a task's inputs and return its fragment, filled and ready to execute.
