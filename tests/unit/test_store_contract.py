@@ -225,6 +225,7 @@ def test_requests_and_bytes_are_counted(store: Store) -> None:
         "list": 1,
         "delete": 2,
         "head": 1,
+        "hedged": 0,
         "bytes_in": 10,
         "bytes_out": 10,
     }
