@@ -353,6 +353,9 @@ class Settings:
         first_byte_s: Seconds that a request to a bucket usually takes to its first byte, 0.0001 to 60. 0.03, as
             measured of S3; what takes much longer is asked for once more.
         mib_s: Seconds that each MiB of a request takes after that, 0 to 60. 0.02.
+        inline_partial_bytes: Partials of at most so many bytes lie in the commit record itself, 0 to 1 MiB, and no
+            object is written and read for them; all of a stage's together have at most 64 KiB. 16 KiB: it saves each
+            task that writes one request, and each that reads as many as there are.
         fetch_bytes: Bytes of partials that a task has in flight from a bucket at a time, 1 byte to 1 TiB. 64 MiB: four
             requests of the size at which a bucket gives most for its price.
         hedge: Whether a read of a bucket that takes too long is asked for once more; the first answer counts. True: one
@@ -408,6 +411,7 @@ class Settings:
     dollars_per_1000_gets: float = _setting(0.0004, "factor", 0, 1000)
     first_byte_s: float = _setting(0.03, "seconds", 0.0001, 60)
     mib_s: float = _setting(0.02, "seconds", 0, 60)
+    inline_partial_bytes: int = _setting(16 * KIB, "bytes", 0, MIB)
     fetch_bytes: int = _setting(64 * MIB, "bytes", 1, TIB)
     hedge: bool = _setting(True, "flag")
     hedge_factor: float = _setting(4.0, "factor", 1, 1000)

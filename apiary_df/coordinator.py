@@ -38,7 +38,7 @@ from apiary_df.protocol.arrow import conform_result
 from apiary_df.protocol.messages import CommitRecord
 from apiary_df.publish import planned_write
 from apiary_df.query import Query, new_query_id
-from apiary_df.query_objects import QueryObjects
+from apiary_df.query_objects import QueryObjects, parcels
 from apiary_df.report import QueryEnd, QueryReport
 from apiary_df.root import ROOT_MEMORY_BYTES, Root, Workbench
 from apiary_df.schedule import (
@@ -396,17 +396,18 @@ class QueryRun:
         return self._view.node_infos(functions=bool(self._query.functions), places=self._query.places)
 
     def _send(self, command: SendTasks) -> None:
-        number = self._objects.send(
-            command.node_id,
-            self._view.next_mail(command.node_id),
-            command.tasks,
-            incarnation=self._view.incarnation_of(command.node_id),
-            remaining_s=self._remaining_s(),
-        )
-        sent = [self._key(task) for task in command.tasks]
-        self._given.sent(command.node_id, number, sent)
-        for key, task in zip(sent, command.tasks, strict=True):
-            self._history.sent(key, task.spec.why)
+        for tasks in parcels(command.tasks):
+            number = self._objects.send(
+                command.node_id,
+                self._view.next_mail(command.node_id),
+                tasks,
+                incarnation=self._view.incarnation_of(command.node_id),
+                remaining_s=self._remaining_s(),
+            )
+            sent = [self._key(task) for task in tasks]
+            self._given.sent(command.node_id, number, sent)
+            for key, task in zip(sent, tasks, strict=True):
+                self._history.sent(key, task.spec.why)
         self._pace.news(self._host.now_s())
 
     def _key(self, task: Dispatch) -> TaskKey:

@@ -177,6 +177,7 @@ class PartialRef:
         head_length: Bytes from the start to the first segment: magic, schema and dictionaries. Every
             reader needs them, whichever segment it reads.
         head_checksum: xxh3-64 of those bytes, as 16 hex digits.
+        data: The object itself, if it is small and none lies at ``key``; None: it lies there.
     """
 
     key: str
@@ -186,6 +187,7 @@ class PartialRef:
     segments: tuple[Segment, ...]
     head_length: int = 0
     head_checksum: str = ""
+    data: builtins.bytes | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> int:
@@ -202,6 +204,7 @@ class PartialRef:
             segment=segment,
             head_length=self.head_length,
             head_checksum=self.head_checksum,
+            data=None if self.data is None else self.data[segment.offset : segment.offset + segment.length],
         )
 
 
@@ -230,6 +233,7 @@ class SegmentRef:
         segment: The partition's span.
         head_length: Bytes from the start to the first segment; see :class:`PartialRef`.
         head_checksum: xxh3-64 of those bytes, as 16 hex digits.
+        data: The segment itself, if its partial lies in no object; None: it is to be read.
     """
 
     key: str
@@ -239,6 +243,7 @@ class SegmentRef:
     segment: Segment
     head_length: int = 0
     head_checksum: str = ""
+    data: builtins.bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +298,7 @@ class TaskSpec:
         branches: Active union branches.
         input_bytes: Bytes of all that it reads, for balancing and for people.
         why: Why it went to that node.
+        inline_bytes: A partial of at most so many bytes goes into the commit record, and no object is written.
     """
 
     stage: int
@@ -304,6 +310,12 @@ class TaskSpec:
     branches: tuple[BranchChoice, ...] = ()
     input_bytes: int = 0
     why: str = ""
+    inline_bytes: int = 0
+
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes of partials that come with the task itself."""
+        return sum(len(ref.data) for e in self.exchanges for ref in e.segments if ref.data is not None)
 
     @property
     def cells(self) -> tuple[str, ...]:

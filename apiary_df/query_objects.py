@@ -48,6 +48,9 @@ LIST_ABOVE_IN_FOLDER = 32
 _Record = TypeVar("_Record", CommitRecord, ErrorReport)
 
 
+MAIL_CARRIES_BYTES = 8 << 20
+"""Bytes of small partials that one mail carries at most, but for a single task's: far below what a message may have."""
+
 KEPT_TASKS_BYTES = 8 << 20
 """Tasks of a query that is kept lie in objects of about so much: far below what a message may have."""
 
@@ -329,6 +332,20 @@ class QueryObjects:
             StorageError: If it cannot be removed.
         """
         self._store.delete_prefix(keys.query_prefix(self._query_id))
+
+
+def parcels(tasks: Iterable[Dispatch]) -> Iterator[tuple[Dispatch, ...]]:
+    """Yield tasks in mails: all in one, unless the partials that they carry are many bytes."""
+    parcel: list[Dispatch] = []
+    carried_bytes = 0
+    for task in tasks:
+        if parcel and carried_bytes + task.spec.carried_bytes > MAIL_CARRIES_BYTES:
+            yield tuple(parcel)
+            parcel, carried_bytes = [], 0
+        parcel.append(task)
+        carried_bytes += task.spec.carried_bytes
+    if parcel:
+        yield tuple(parcel)
 
 
 def _in_parts(specs: Sequence[TaskSpec]) -> Iterator[tuple[TaskSpec, ...]]:

@@ -32,6 +32,13 @@ CELLS_PER_BEE = 4
 """Pieces that a scan is cut into for each bee: enough to balance, few enough that a piece is worth opening a file."""
 
 
+INLINE_STAGE_BYTES = 64 << 10
+"""Bytes of a stage's partials that lie in commit records at most: each task that reads them all gets them by mail."""
+
+MIN_INLINE_BYTES = 1 << 10
+"""Less than this is room for no partial: head and footer alone take it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
     """Settings of task planning.
@@ -40,15 +47,21 @@ class TaskOptions:
         min_task_bytes: Shuffle partitions are put together into one task until it reads this much; 0 keeps one task
             a partition.
         min_cell_bytes: Smallest piece that a file is cut into, in bytes, >= 1.
+        inline_partial_bytes: Partials of at most so many bytes lie in commit records.
     """
 
     min_task_bytes: int = 0
     min_cell_bytes: int = MIN_CELL_BYTES
+    inline_partial_bytes: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> TaskOptions:
         """Return the options that a session's settings give."""
-        return cls(min_task_bytes=settings.min_task_bytes, min_cell_bytes=settings.min_cell_bytes)
+        return cls(
+            min_task_bytes=settings.min_task_bytes,
+            min_cell_bytes=settings.min_cell_bytes,
+            inline_partial_bytes=settings.inline_partial_bytes,
+        )
 
 
 def cell_target_bytes(total_bytes: int, nodes: Iterable[NodeInfo], min_cell_bytes: int) -> int:
@@ -90,7 +103,19 @@ def plan_stage(
         raise NoAliveNodes(f"cannot plan stage {stage.stage}: no alive node has a bee; nodes seen: {seen}")
     planner = _StagePlanner(stage, workers, partials, row_group_starts, options)
     specs = [spec for variant in stage.variants for spec in planner.variant(variant)]
-    return tuple(replace(spec, task=number) for number, spec in enumerate(specs))
+    inline_bytes = inline_bytes_of(len(specs), options.inline_partial_bytes)
+    return tuple(replace(spec, task=number, inline_bytes=inline_bytes) for number, spec in enumerate(specs))
+
+
+def inline_bytes_of(tasks: int, most_bytes: int) -> int:
+    """Return up to which size the partials of a stage lie in its commit records; 0: each lies in an object.
+
+    Args:
+        tasks: Tasks of the stage; all of their partials may have to go to one reader.
+        most_bytes: The setting.
+    """
+    share_bytes = min(most_bytes, INLINE_STAGE_BYTES // max(1, tasks))
+    return share_bytes if share_bytes >= MIN_INLINE_BYTES else 0
 
 
 def plan_in_session(stage: Stage, node_id: str) -> TaskSpec:

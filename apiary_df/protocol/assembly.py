@@ -1,8 +1,9 @@
 """Segments of many partials, fetched into one local Arrow file for each stage that they are of.
 
 Every segment is read by one request, together with those of the same partial that lie beside it: head and footer are
-not fetched but made anew (:mod:`apiary_df.protocol.ipc`), since the schema is known. Dictionaries lie in the head, and
-each partial has its own; partials with dictionaries are therefore fetched one by one (``partial.materialize``).
+not fetched but made anew (:mod:`apiary_df.protocol.ipc`), since the schema is known. What came with the task is not
+read at all. Dictionaries lie in the head, and each partial has its own; partials with dictionaries are therefore
+fetched one by one (``partial.materialize``).
 
 What belongs here: what to fetch, where to put it, and whether it is what was committed.
 """
@@ -59,11 +60,15 @@ class _Assembly:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         os.ftruncate(self._descriptor, self._end)
         write_at(self._descriptor, self._head, 0)
+        for run in self.runs:
+            for ref in run.refs:
+                if ref.data is not None:
+                    write_at(self._descriptor, ref.data, run.place_of(ref))
 
     def reads(self, keys: frozenset[str] | None) -> Iterator[Read]:
         """Yield what must be fetched, of some partials or of all."""
         for run in self.runs:
-            if keys is not None and run.refs[0].key not in keys:
+            if run.refs[0].data is not None or (keys is not None and run.refs[0].key not in keys):
                 continue
             for start in range(run.start, run.end, PIECE_BYTES):
                 yield Read(

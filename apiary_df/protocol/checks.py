@@ -103,11 +103,15 @@ def _check_published(journal: WriteJournal, key: str) -> None:
 
 
 def _check_partial(partial: PartialRef, key: str) -> None:
+    if partial.data is not None and len(partial.data) != partial.length:
+        _misplaced(key, f"holds a partial of {partial.length} bytes in {len(partial.data)}")
     spans = ((segment.offset, segment.length) for segment in partial.segments)
     _check_spans(key, partial.head_length, partial.footer_offset, partial.length, list(spans))
 
 
 def _check_segment(ref: SegmentRef, key: str) -> None:
+    if ref.data is not None and len(ref.data) != ref.segment.length:
+        _misplaced(key, f"holds a segment of {ref.segment.length} bytes in {len(ref.data)}")
     span = (ref.segment.offset, ref.segment.length)
     _check_spans(key, ref.head_length, ref.footer_offset, ref.object_length, [span])
 

@@ -70,6 +70,7 @@ class FinishedPartial:
         head_checksum: xxh3-64 of those bytes.
         footer_offset: Where end mark and footer begin.
         footer_checksum: xxh3-64 of the bytes from there to the end.
+        has_dictionaries: Whether its segments cannot be read without its head.
     """
 
     data: pa.Buffer | Path
@@ -79,6 +80,13 @@ class FinishedPartial:
     head_checksum: str
     footer_offset: int
     footer_checksum: str
+    has_dictionaries: bool = False
+
+    def inline(self, limit_bytes: int) -> bytes | None:
+        """Return its bytes if it may lie in its commit record: it is small, and readers need its segments only."""
+        if isinstance(self.data, Path) or self.length > limit_bytes or self.has_dictionaries:
+            return None
+        return bytes(memoryview(self.data))
 
     def ref(self, key: str) -> PartialRef:
         """Return what the commit record says of this partial once it is stored at ``key``."""
@@ -272,6 +280,7 @@ class _Assembly:
     ) -> None:
         self._path = path
         self._strong = strong
+        self._has_dictionaries = has_dictionaries(schema)
         self._sink: Any = pa.BufferOutputStream() if path is None else pa.OSFile(str(path), "wb")
         self._writer = ipc.new_file(self._sink, schema, options=options)
         self._writer.write_batch(empty)
@@ -323,6 +332,7 @@ class _Assembly:
             head_checksum=checksum(view[: self._head_length], strong=self._strong),
             footer_offset=footer_offset,
             footer_checksum=checksum(view[footer_offset:], strong=self._strong),
+            has_dictionaries=self._has_dictionaries,
         )
 
 
@@ -374,7 +384,7 @@ def read_partial(
     """Read one partition of a partial.
 
     Args:
-        source: The store that holds the object, or the whole object's bytes.
+        source: The store that holds the object, unless it lies in its commit record; or the whole object's bytes.
         ref: The commit record's words about the partial, or about one segment of it.
         partition: Output partition; not needed with a :class:`~apiary_df.model.SegmentRef`.
 
@@ -392,6 +402,8 @@ def read_partial(
     length = ref.length if isinstance(ref, PartialRef) else ref.object_length
     if not segments:
         return []
+    if isinstance(ref, PartialRef) and ref.data is not None:
+        source = ref.data
     spans = [(0, ref.head_length), *((segment.offset, segment.length) for segment in segments)]
     if isinstance(source, Store):
         starts, lengths = zip(*spans, strict=True)

@@ -9,7 +9,7 @@ import datafusion
 from apiary_df.errors import VersionMismatch
 from apiary_df.version import __version__
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Version of keys, messages and partials; raised by every change that an older peer would misread."""
 
 

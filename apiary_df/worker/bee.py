@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -202,12 +202,14 @@ def run_attempt(
     try:
         drain(engine, plan, fragment, writer.write, cancelled)
         finished = writer.finish()
-        bench.store.put(partial_key, finished.data)
+        inline = finished.inline(task.inline_bytes)
+        if inline is None:
+            bench.store.put(partial_key, finished.data)
     finally:
         writer.close()
     metrics = [metric for _, metric in plan.collect_metrics()]
     return Work(
-        partial=finished.ref(partial_key),
+        partial=replace(finished.ref(partial_key), data=inline),
         spills=sum(metric.spill_count or 0 for metric in metrics),
         spilled_bytes=sum(metric.spilled_bytes or 0 for metric in metrics),
         files=written(fragment, bench.options),

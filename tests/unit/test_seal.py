@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -131,7 +132,7 @@ SEGMENT = Segment(partition=0, offset=8, length=8, rows=1, checksum="c")
 METRICS = TaskMetrics(rows_out=0, bytes_out=0, bytes_in=0, queued_s=0, seconds=0)
 
 
-def partial(key: str, **changes: int) -> PartialRef:
+def partial(key: str, **changes: Any) -> PartialRef:
     spans = {"length": 20, "footer_offset": 16, "head_length": 8, **changes}
     return PartialRef(key=key, footer_checksum="f", segments=(SEGMENT,), head_checksum="h", **spans)
 
