@@ -70,6 +70,7 @@ SESSION_SETTINGS = Settings(
     finish_here_bytes=0,
     min_task_bytes=0,
     speculate=False,
+    inline_partial_bytes=0,
 )
 NODE_SETTINGS = Settings(heartbeat_s=0.01, suspect_after_s=CALM_S, dead_after_s=2 * CALM_S)
 

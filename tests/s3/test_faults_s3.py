@@ -125,7 +125,7 @@ def test_a_query_among_all_of_it_gives_its_rows(s3_url: str, proxy: Proxy, tmp_p
         keys = range(number * 500, number * 500 + 500)
         pq.write_table(pa.table({"g": [k % 11 for k in keys], "v": list(keys)}), tmp_path / f"{number}.parquet")
     lives = {"heartbeat_s": 0.5, "suspect_after_s": 10.0, "dead_after_s": 20.0, "poll_max_s": 0.05}
-    settings = Settings().with_overrides(**FORCED, **lives, allow_roots=str(tmp_path))
+    settings = Settings().with_overrides(**FORCED, **lives, inline_partial_bytes=0, allow_roots=str(tmp_path))
     sql = "SELECT g, count(*) AS n, sum(v) AS total FROM t GROUP BY g"
     plain = datafusion.SessionContext()
     plain.register_parquet("t", str(tmp_path))

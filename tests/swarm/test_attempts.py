@@ -58,7 +58,8 @@ def opened(table: Path) -> Iterator[Opened]:
             thread.start()
             ends.extend((node.stop, thread.join))
             assert node.ready.wait(60)
-        ctx = SessionContext(storage=root, **{**FORCED, "retry_after_s": 0.01, **overrides})
+        # What is lost here is objects.
+        ctx = SessionContext(storage=root, inline_partial_bytes=0, **{**FORCED, "retry_after_s": 0.01, **overrides})
         ends.insert(0, ctx.close)
         ctx.register_parquet("t", str(table))
         return ctx

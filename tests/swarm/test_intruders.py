@@ -292,6 +292,7 @@ def test_the_partial_of_a_query_that_runs(
     forged: str,
 ) -> None:
     """A partial is not sealed; the checksum in its commit record, which is, is one that nobody can forge rows for."""
+    monkeypatch.setattr("apiary_df.tasks.INLINE_STAGE_BYTES", 0)
     robbed: list[str] = []
     put = Store.put
 

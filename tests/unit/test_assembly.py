@@ -18,7 +18,7 @@ from apiary_df.model import PartialRef, ScanFile, SegmentRef
 from apiary_df.plan import codec
 from apiary_df.protocol import keys
 from apiary_df.protocol.assembly import GAP_BYTES, Located, assemble
-from apiary_df.protocol.partial import Compression, PartialWriter
+from apiary_df.protocol.partial import Compression, PartialWriter, read_partial
 from apiary_df.store import Store, open_store
 from apiary_df.testing.faults import Fault, Faults, FaultyStore
 
@@ -126,6 +126,30 @@ def test_stages_have_files_of_their_own(store: Store, tmp_path: Path) -> None:
     assert len({file.path for file in located.values()}) == 2
     for refs in by_stage.values():
         assert rows_of(located, refs) == committed(refs)
+
+
+def test_what_came_with_the_task_is_not_read(store: Store, tmp_path: Path) -> None:
+    refs = [put(store, tmp_path, i, (5, i, 0, 9)) for i in range(6)]
+    inline = [replace(ref, data=store.get(ref.key)) for ref in refs[:3]]
+    store.delete([ref.key for ref in inline])
+    wanted = segments([*inline, *refs[3:]], 1, 3)
+    before = store.counts.snapshot()
+    located = assemble(store, {0: (SCHEMA, wanted)}, tmp_path, READING)
+    assert spent(store, before) == {"get": 3}
+    assert rows_of(located, wanted) == committed(wanted)
+
+
+def test_a_whole_partial_in_its_record_is_read_without_a_request(store: Store, tmp_path: Path) -> None:
+    ref = put(store, tmp_path, 0, (5, 3))
+    inline = replace(ref, data=store.get(ref.key))
+    store.delete([ref.key])
+    assert [batch.num_rows for batch in read_partial(store, inline, 1)] == [3]
+
+
+def test_what_came_damaged_with_the_task_is_lost(store: Store, tmp_path: Path) -> None:
+    (ref,) = segments([put(store, tmp_path, 0, (5,))], 0)
+    with pytest.raises(PartialLost, match="checksum"):
+        assemble(store, {0: (SCHEMA, [replace(ref, data=b"\0" * ref.segment.length)])}, tmp_path, READING)
 
 
 def faulty(store: Store, what: Fault) -> FaultyStore:

@@ -7,12 +7,12 @@ import uuid
 import pytest
 
 from apiary_df.errors import StorageTransient
-from apiary_df.model import TaskKey, TaskSpec
+from apiary_df.model import ExchangeInput, Segment, SegmentRef, TaskKey, TaskSpec
 from apiary_df.protocol import keys
 from apiary_df.protocol.inbox import Inbox
 from apiary_df.protocol.messages import ErrorReport
 from apiary_df.protocol.storage import write_message
-from apiary_df.query_objects import QueryObjects
+from apiary_df.query_objects import MAIL_CARRIES_BYTES, QueryObjects, parcels
 from apiary_df.schedule import Dispatch, OpenTask, TaskErred
 from apiary_df.store import Store, open_store
 
@@ -75,3 +75,29 @@ def test_mail_whose_task_has_an_outcome_is_not_asked_for_again(store: Store) -> 
     before = store.counts.snapshot()["get"]
     mine.withdraw()
     assert store.counts.snapshot()["get"] == before
+
+
+def carrying(task: int, size_bytes: int) -> Dispatch:
+    """Return an attempt at a task that comes with so many bytes of a partial."""
+    segment = Segment(partition=0, offset=0, length=size_bytes, rows=1, checksum="")
+    ref = SegmentRef(
+        key="k",
+        object_length=size_bytes,
+        footer_offset=size_bytes,
+        footer_checksum="",
+        segment=segment,
+        data=b"x" * size_bytes,
+    )
+    spec = TaskSpec(
+        stage=0, task=task, node_id=NODE, output_partitions=1, exchanges=(ExchangeInput(leaf=0, segments=(ref,)),)
+    )
+    return Dispatch(spec=spec, attempt=0)
+
+
+def test_tasks_go_in_one_mail_unless_they_carry_too_much() -> None:
+    assert [len(mail) for mail in parcels([first(task) for task in range(1000)])] == [1000]
+    third = MAIL_CARRIES_BYTES // 3
+    sizes = [third, third, third, third, MAIL_CARRIES_BYTES + 1, 1]
+    mails = list(parcels(carrying(task, size) for task, size in enumerate(sizes)))
+    assert [[dispatch.spec.task for dispatch in mail] for mail in mails] == [[0, 1, 2], [3], [4], [5]]
+    assert list(parcels([])) == []

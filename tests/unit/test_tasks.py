@@ -17,9 +17,12 @@ from apiary_df.model import CellInfo, NodeInfo, NodeState, PartialRef, ScanFile,
 from apiary_df.plan.stages import ExchangeLeaf, Leaf, ScanLeaf, Stage, Variant
 from apiary_df.plan.tree import PlanNode
 from apiary_df.tasks import (
+    INLINE_STAGE_BYTES,
+    MIN_INLINE_BYTES,
     TaskOptions,
     cell_target_bytes,
     contiguous_shares,
+    inline_bytes_of,
     plan_root,
     plan_stage,
 )
@@ -349,3 +352,11 @@ def test_contiguous_shares_hold_the_same_cells_each_near_its_old_size(
     assert [cell for share in dealt for cell in share] == sorted(cells, key=lambda cell: cell.sort_key)
     for old, new in zip(shares, dealt, strict=True):
         assert abs(sum(c.bytes for c in old) - sum(c.bytes for c in new)) <= max(sizes)
+
+
+def test_partials_that_lie_in_records_have_a_bound_for_the_stage() -> None:
+    assert inline_bytes_of(1, 16 << 10) == 16 << 10
+    assert inline_bytes_of(8, 16 << 10) == INLINE_STAGE_BYTES // 8
+    assert inline_bytes_of(64, 16 << 10) == MIN_INLINE_BYTES
+    assert inline_bytes_of(65, 16 << 10) == 0
+    assert inline_bytes_of(1, 0) == 0
