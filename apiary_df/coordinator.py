@@ -202,7 +202,7 @@ class QueryRun:
     def report(self) -> QueryReport:
         """Return what the query has done so far."""
         ended_s = self._ended_s if self._ended_s is not None else self._host.now_s()
-        requests = Counter({kind: count for kind, count in self._store.counts.snapshot().items() if count})
+        requests = Counter(self._store.counts.snapshot())
         for commit in self._history.commits():
             requests.update(commit.metrics.requests)
         attempts = self._history.attempts(self._schedule, self._started_s, over=self._ended_s is not None)
@@ -216,7 +216,7 @@ class QueryRun:
             rows=self._rows,
             bytes_through_storage=self._history.stored_bytes(),
             elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
-            requests=requests,
+            requests={kind: count for kind, count in requests.items() if count},
             dollars=dollars(requests, Prices.of(self._settings)) if self._store.kind == "bucket" else 0.0,
             folded_stages=self._planning.folded,
             state=self._state,

@@ -1,0 +1,197 @@
+"""What a shuffle of M tasks into N takes in requests: counted, not estimated, on the real way of a query.
+
+    python -m benchmarks.shuffle --producers 256 --consumers 256
+
+A node with a bee for each task, as threads of this process, aggregates M small files by a key, N partitions wide, each
+of them a task. Prints the requests that its tasks made, what they cost by the model, and what they may be at most; the
+exit code is 1 above that.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import datafusion
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from apiary_df import SessionContext, Settings
+from apiary_df.costs import Latencies, Prices, combined, direct, dollars
+from apiary_df.fetching import MOST_IN_FLIGHT
+from apiary_df.report import QueryReport
+from apiary_df.store import open_store
+from apiary_df.testing.faults import Faults, FaultyStore
+from apiary_df.worker.node import Node
+from benchmarks.s3 import SWARM_URL, s3_server
+
+SQL = "SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k"
+BEE_BYTES = 64 << 20
+ROWS_A_SEGMENT = 4
+MOST_DOLLARS = 0.06
+"""What a shuffle of 256 by 256 may cost."""
+
+Storage = Literal["memory", "folder", "s3"]
+
+console = Console()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a shuffle took.
+
+    Attributes:
+        producers: Tasks that wrote.
+        consumers: Tasks that read.
+        made: Requests of all tasks, by kind and by what they were for.
+        report: What the query reports.
+        equal: Whether its rows are those of plain DataFusion.
+    """
+
+    producers: int
+    consumers: int
+    made: Counter[tuple[str, str]]
+    report: QueryReport
+    equal: bool
+
+    @property
+    def puts(self) -> int:
+        """Objects that the producers wrote: partials and records."""
+        return self.made["put", "partial_0"] + self.made["create", "commit_0"]
+
+    @property
+    def gets(self) -> int:
+        """Ranges of the producers' partials that the consumers read."""
+        return self.made["ranges", "partial_0"]
+
+    @property
+    def lists(self) -> int:
+        """Listings, of whatever prefix, that tasks made."""
+        return sum(attempt.requests.get("list", 0) for attempt in self.report.attempts)
+
+    @property
+    def dollars(self) -> float:
+        """What the shuffle's requests cost, at the default prices."""
+        return dollars({"put": self.puts, "get": self.gets, "list": self.lists}, Prices())
+
+
+def count_shuffle(
+    folder: Path,
+    producers: int,
+    consumers: int,
+    root: str,
+    *,
+    rows_a_segment: int = ROWS_A_SEGMENT,
+    inline_bytes: int = 0,
+) -> Counts:
+    """Run a shuffle, and count.
+
+    Args:
+        folder: Where the table's files go.
+        producers: Tasks that write.
+        consumers: Partitions, and tasks that read.
+        root: URL of the swarm's root.
+        rows_a_segment: Rows that each consumer gets of each producer, about.
+        inline_bytes: Up to which size partials lie in their records.
+    """
+    rows = consumers * rows_a_segment
+    for part in range(producers):
+        keys = [(part + i) % rows for i in range(rows)]
+        pq.write_table(pa.table({"k": keys, "v": list(range(rows))}), folder / f"{part:05}.parquet")
+    config = datafusion.SessionConfig().set("datafusion.execution.target_partitions", str(consumers))
+    settings = Settings(
+        small_bytes=0,
+        finish_here_bytes=0,
+        min_task_bytes=0,
+        min_cell_bytes=1,
+        speculate=False,
+        inline_partial_bytes=inline_bytes,
+        suspect_after_s=300.0,
+        dead_after_s=600.0,
+        gc_grace_s=1200.0,
+    )
+    noted = Faults()
+    plain = datafusion.SessionContext()
+    plain.register_parquet("t", str(folder))
+    with _node(root, producers, noted, settings), SessionContext(config, storage=root, settings=settings) as ctx:
+        ctx.register_parquet("t", str(folder))
+        found = ctx.sql(SQL).to_arrow_table().sort_by("k")
+        report = ctx.last_query
+        assert report is not None
+    return Counts(
+        producers=sum(attempt.stage == 0 for attempt in report.task_reports),
+        consumers=sum(attempt.stage == 1 for attempt in report.task_reports),
+        made=Counter((made.request, _what(made.keys[0])) for made in noted.made),
+        report=report,
+        equal=found.equals(plain.sql(SQL).to_arrow_table().sort_by("k")),
+    )
+
+
+def _what(key: str) -> str:
+    """Return the kind of object that a key is of, with the stage if it has one."""
+    name = key.rsplit("/", 1)[-1]
+    return "_".join(name.split("_")[:2]) if name.startswith(("partial", "commit", "stage")) else name
+
+
+@contextmanager
+def _node(root: str, bees: int, noted: Faults, settings: Settings) -> Iterator[None]:
+    store = FaultyStore(open_store(root), noted, process="node")
+    node = Node(store, bees=bees, memory_bytes=bees * BEE_BYTES, settings=settings)
+    thread = threading.Thread(target=node.run, name="node")
+    thread.start()
+    try:
+        node.ready.wait()
+        yield
+    finally:
+        node.stop()
+        thread.join()
+
+
+def main(
+    producers: Annotated[int, typer.Option(min=1, help="Tasks that write.")] = 256,
+    consumers: Annotated[int, typer.Option(min=1, help="Partitions, each a task that reads.")] = 256,
+    storage: Annotated[str, typer.Option(help="memory, folder, or s3: a service on this machine.")] = "memory",
+) -> None:
+    """Count the requests of a shuffle."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if storage == "s3":
+            stack.enter_context(s3_server())
+        roots = {"memory": f"memory://{uuid.uuid4().hex}", "folder": str(folder / "root"), "s3": SWARM_URL}
+        (folder / "t").mkdir()
+        counts = count_shuffle(folder / "t", producers, consumers, roots[storage])
+    report = counts.report
+    table = Table(title=f"A shuffle of {counts.producers} by {counts.consumers}, {storage}")
+    for column in ("", "found", "at most"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row("PUTs of producers", str(counts.puts), str(2 * producers))
+    table.add_row("range GETs of consumers", str(counts.gets), str(producers * consumers))
+    table.add_row("LISTs of tasks", str(counts.lists), "0")
+    table.add_row("dollars of the shuffle", f"{counts.dollars:.4f}", f"{MOST_DOLLARS:.2f}")
+    console.print(table)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.requests.items()))
+    console.print(f"the query in all: {kinds}; {report.elapsed_s:.1f} s; rows equal: {counts.equal}")
+    for name, model in (("directly", direct), ("with a combining stage", combined)):
+        cost = model(
+            producers, consumers, report.bytes_through_storage, Prices(), Latencies(), in_flight=MOST_IN_FLIGHT
+        )
+        shape = f" by {cost.combiners}" if cost.combiners else ""
+        requests = f"{cost.puts} PUTs, {cost.gets} GETs"
+        console.print(f"by the model, {name}{shape}: {requests}, ${cost.dollars:.4f}, {cost.seconds:.2f} s")
+    within = counts.puts <= 2 * producers and counts.gets <= producers * consumers and not counts.lists
+    if not within or counts.dollars > MOST_DOLLARS or not counts.equal:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

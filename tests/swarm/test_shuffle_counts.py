@@ -1,0 +1,38 @@
+"""What a shuffle takes in requests, counted one by one."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from benchmarks.shuffle import count_shuffle
+
+SIDE = 16
+
+
+@pytest.fixture
+def root() -> str:
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def test_a_shuffle_writes_two_objects_a_task_and_reads_one_range_of_each(root: str, tmp_path: Path) -> None:
+    counts = count_shuffle(tmp_path, SIDE, SIDE, root)
+    assert counts.equal
+    assert (counts.producers, counts.consumers) == (SIDE, SIDE)
+    assert counts.puts == 2 * SIDE
+    assert counts.gets == SIDE * SIDE
+    assert counts.lists == 0
+    # What each attempt says of itself adds up to what the store saw of all: record and lease, partials or inputs.
+    told = [attempt.requests for attempt in counts.report.task_reports if attempt.stage == 1]
+    looks = counts.made["get", "lease.json"] + counts.made["get", "manifest.json"]
+    assert sum(requests["put"] for requests in told) == 2 * SIDE
+    assert SIDE * SIDE + SIDE <= sum(requests["get"] for requests in told) <= SIDE * SIDE + looks + SIDE
+
+
+def test_small_partials_of_few_tasks_take_no_requests_of_their_own(root: str, tmp_path: Path) -> None:
+    counts = count_shuffle(tmp_path, 4, 4, root, inline_bytes=1 << 20)
+    assert counts.equal
+    assert counts.puts == 4
+    assert counts.gets == 0
