@@ -360,7 +360,7 @@ class QueryCells:
                 return None
             for requests in outer.map(lambda cell: self._fetch(store, cell, inner), cells):
                 self._note(CellUse(requests=requests))
-            list(outer.map(self._check, cells))
+            list(outer.map(lambda cell: self._check(cell.version, cell.pinned, cell.wanted), cells))
         for cell in cells:
             self._note(cell.use())
         paths = {cell.version.key: str(cell.pinned.path) for cell in cells}
@@ -419,21 +419,26 @@ class QueryCells:
             known = index.layout(version)
             if known is not None:
                 return known
-            start = max(0, version.size_bytes - FOOTER_GUESS_BYTES)
-            end = self._get(store, version, (start, version.size_bytes))
-            self._note(CellUse(requests=1))
+            end = self._end(store, version, pinned, min(FOOTER_GUESS_BYTES, version.size_bytes))
             footer = footer_bytes(end)
             if footer is None or footer > version.size_bytes:
                 return None
-            if footer > len(end):
-                start = version.size_bytes - footer
-                end = self._get(store, version, (start, version.size_bytes))
-                self._note(CellUse(requests=1))
-            layout = layout_of(end)
-            index.add(version, [pinned.write(start, end)])
+            layout = layout_of(end if footer <= len(end) else self._end(store, version, pinned, footer))
             if layout is not None:
                 index.set_layout(version, layout)
             return layout
+
+    def _end(self, store: Store, version: Version, pinned: Pinned, length: int) -> bytes:
+        """Return the end of an object; fetched, if it is not held."""
+        start, index = version.size_bytes - length, self._cache.index
+        span = (start, version.size_bytes)
+        if not missing([span], (piece.span for piece in index.pieces(version))):
+            self._check(version, pinned, [span])
+            return pinned.read(span)
+        end = self._get(store, version, span)
+        self._note(CellUse(requests=1))
+        index.add(version, [pinned.write(start, end)])
+        return end
 
     def _fetch(self, store: Store, cell: _Cell, pool: ThreadPoolExecutor) -> int:
         """Fetch what an object's file lacks, unless others do so meanwhile; returns how many requests it took."""
@@ -459,21 +464,21 @@ class QueryCells:
         self._go_on()
         return store.get_version(version.key, version.e_tag, span[0], span[1] - span[0])
 
-    def _check(self, cell: _Cell) -> None:
-        """Check all that a scan will read of an object.
+    def _check(self, version: Version, pinned: Pinned, wanted: Sequence[Span]) -> None:
+        """Check what is to be read of a file.
 
         Raises:
             DamagedFile: If it is not what was fetched; it is forgotten then, and fetched anew the next time.
         """
         index = self._cache.index
-        pieces = [piece for piece in index.pieces(cell.version) if overlap(piece.span, cell.wanted)]
+        pieces = [piece for piece in index.pieces(version) if overlap(piece.span, wanted)]
         try:
-            if missing(cell.wanted, (piece.span for piece in pieces)):
-                raise DamagedFile(f"the index lost what {cell.pinned.path} holds")
-            self._cache.check(cell.version, cell.pinned, pieces)
+            if missing(wanted, (piece.span for piece in pieces)):
+                raise DamagedFile(f"the index lost what {pinned.path} holds")
+            self._cache.check(version, pinned, pieces)
         except DamagedFile:
-            index.drop(cell.version.name, pieces_only=True)
-            os.ftruncate(cell.pinned.descriptor, cell.version.size_bytes)
+            index.drop(version.name, pieces_only=True)
+            os.ftruncate(pinned.descriptor, version.size_bytes)
             raise
 
     def _note(self, use: CellUse) -> None:

@@ -70,6 +70,18 @@ class Pinned:
             view, at = view[written:], at + written
         return Piece(span=(start, at), checksum=xxhash.xxh3_64_hexdigest(data))
 
+    def read(self, span: Span) -> bytes:
+        """Return bytes of the file.
+
+        Raises:
+            DamagedFile: If it is shorter.
+            OSError: If it cannot be read.
+        """
+        data = os.pread(self.descriptor, span[1] - span[0], span[0])
+        if len(data) < span[1] - span[0]:
+            raise DamagedFile(f"{self.path} ends before byte {span[1]}")
+        return data
+
     def check(self, size_bytes: int, pieces: Iterable[Piece]) -> None:
         """Check that the file holds these pieces.
 

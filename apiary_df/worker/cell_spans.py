@@ -66,10 +66,11 @@ def layout_of(end: bytes) -> Layout | None:
     if not bounds or any(high > after for (_, _, high), (_, after, _) in pairwise(bounds)):
         return None
     tail = bounds[-1][2]
-    lows = [low for _, low, _ in bounds]
+    # From the file's first byte on: all row groups and the tail are then the whole file.
+    lows = [0, *(low for _, low, _ in bounds[1:]), tail]
     return Layout(
         starts=tuple(start for start, _, _ in bounds),
-        spans=tuple(zip(lows, [*lows[1:], tail], strict=True)),
+        spans=tuple(pairwise(lows)),
         tail=tail,
     )
 
