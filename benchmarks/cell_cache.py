@@ -105,7 +105,9 @@ def _runs(
     with tempfile.TemporaryDirectory() as cache, ExitStack() as stack:
         for number, settings in enumerate(({"cache_bytes": 0}, {"cache_dir": cache, "cache_admission": "first_use"})):
             swarm = stack.enter_context(
-                apiary_df.SessionContext(storage=root, nodes=nodes, progress=False, **settings)  # type: ignore[arg-type]
+                apiary_df.SessionContext(
+                    storage=root, nodes=nodes, progress=False, node_start_timeout_s=120.0, **settings
+                )  # type: ignore[arg-type]
             )
             register_tables(swarm, tables)
             for run in RUNS[number : 2 * number + 1]:
