@@ -32,12 +32,17 @@ from apiary_df.fetching import MOST_IN_FLIGHT
 from apiary_df.report import QueryReport
 from apiary_df.store import open_store
 from apiary_df.testing.faults import Faults, FaultyStore
+from apiary_df.worker.bee import Work
+from apiary_df.worker.executor import Executor, Job, ThreadExecutor
 from apiary_df.worker.node import Node
 from benchmarks.s3 import SWARM_URL, s3_server
 
 SQL = "SELECT k, count(*) AS n, sum(v) AS total FROM t GROUP BY k"
 BEE_BYTES = 64 << 20
 ROWS_A_SEGMENT = 4
+AT_A_TIME = 4
+"""Bees at work at a time."""
+
 MOST_DOLLARS = 0.06
 """What a shuffle of 256 by 256 may cost."""
 
@@ -143,10 +148,35 @@ def _what(key: str) -> str:
     return "_".join(name.split("_")[:2]) if name.startswith(("partial", "commit", "stage")) else name
 
 
+class _InTurns(Executor):
+    """A bee that waits for its turn: hundreds at work at a time have more files open than a process may."""
+
+    def __init__(self, turns: threading.Semaphore, bee: Executor) -> None:
+        self._turns = turns
+        self._bee = bee
+
+    def run(self, job: Job) -> Work:
+        with self._turns:
+            try:
+                return self._bee.run(job)
+            finally:
+                self._bee.close()
+
+    def close(self) -> None:
+        self._bee.close()
+
+
 @contextmanager
 def _node(root: str, bees: int, noted: Faults, settings: Settings) -> Iterator[None]:
     store = FaultyStore(open_store(root), noted, process="node")
-    node = Node(store, bees=bees, memory_bytes=bees * BEE_BYTES, settings=settings)
+    turns = threading.Semaphore(AT_A_TIME)
+    node = Node(
+        store,
+        bees=bees,
+        memory_bytes=bees * BEE_BYTES,
+        settings=settings,
+        executors=lambda scratch: _InTurns(turns, ThreadExecutor(store, scratch, None, settings, allow_udfs=False)),
+    )
     thread = threading.Thread(target=node.run, name="node")
     thread.start()
     try:
