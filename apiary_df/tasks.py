@@ -6,7 +6,7 @@ Where a stage's work goes is decided here, once its inputs are complete and thei
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
@@ -240,7 +240,7 @@ class _StagePlanner:
             for share in wave
             if share
         ]
-        if not any(cell.storage_key in node.cached_cells for node, share in shares for cell in share):
+        if cached_alike({node.node_id: node for node, _ in shares}.values(), cells):
             dealt = contiguous_shares([share for _, share in shares])
             redealt = [(node, share) for (node, _), share in zip(shares, dealt, strict=True) if share]
             if all(_fits(share, node) for node, share in redealt):
@@ -292,6 +292,15 @@ class _StagePlanner:
 def _fits(share: Sequence[CellInfo], node: NodeInfo) -> bool:
     """Whether a share is within a bee's budget; a single cell always is."""
     return len(share) == 1 or sum(cell.bytes for cell in share) <= node.memory_per_bee
+
+
+def cached_alike(nodes: Collection[NodeInfo], cells: Iterable[CellInfo]) -> bool:
+    """Whether it makes no difference to caches which of these nodes reads which cell: all hold as much of each."""
+    if not any(node.cached_cells for node in nodes):
+        return True
+    keys = {cell.storage_key for cell in cells}
+    held = (key for node in nodes for key in node.cached_cells if key in keys)
+    return all(len({node.cached_cells.get(key, 0) for node in nodes}) == 1 for key in dict.fromkeys(held))
 
 
 def contiguous_shares(shares: Sequence[Sequence[CellInfo]]) -> list[tuple[CellInfo, ...]]:

@@ -20,6 +20,7 @@ from apiary_df.tasks import (
     INLINE_STAGE_BYTES,
     MIN_INLINE_BYTES,
     TaskOptions,
+    cached_alike,
     cell_target_bytes,
     contiguous_shares,
     inline_bytes_of,
@@ -332,6 +333,14 @@ def test_the_same_swarm_in_another_order_gives_the_same_tasks(
     shuffled = data.draw(st.permutations(nodes))
     planned = [plan_stage(stage([scan(*sizes)], CELLS), seen, {}, {}, FINE) for seen in (nodes, shuffled)]
     assert planned[0] == planned[1]
+
+
+def test_caches_make_no_difference_if_all_nodes_hold_as_much_of_each_cell() -> None:
+    cells = [CellInfo(storage_key=key, bytes=10) for key in ("x", "y")]
+    assert cached_alike([node("a"), node("b")], cells)
+    assert cached_alike([node("a", cached_cells={"x": 5}), node("b", cached_cells={"x": 5, "other": 1})], cells)
+    assert not cached_alike([node("a", cached_cells={"x": 5}), node("b")], cells)
+    assert not cached_alike([node("a", cached_cells={"x": 5}), node("b", cached_cells={"x": 4})], cells)
 
 
 @given(
