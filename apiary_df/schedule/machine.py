@@ -152,8 +152,8 @@ class Schedule:
         return self._uncommitted.get(stage) == 0
 
     def wants(self, stage: int) -> bool:
-        """Whether a stage is to be planned now."""
-        return stage in self._asked and stage not in self._tasks
+        """Whether a stage is to be planned now: not if the query has ended since that was asked for."""
+        return self.state is QueryState.RUNNING and stage in self._asked and stage not in self._tasks
 
     def open_tasks(self) -> tuple[OpenTask, ...]:
         """Return the tasks that were sent and are not committed."""

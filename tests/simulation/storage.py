@@ -6,7 +6,7 @@ above it wherever it decides something (create-once with its read-back, ranges, 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -232,7 +232,7 @@ class SimStore(Store):
         self._objects = backend
         self._process = process
         self._taken_for: Literal["folder", "bucket"] = kind
-        self._being_created: set[str] = set()
+        self._being_created: Counter[str] = Counter()
 
     @property
     def kind(self) -> Literal["folder", "memory", "bucket"]:
@@ -244,17 +244,17 @@ class SimStore(Store):
         self.counts.add(get=1)
         data = self._request("get", key, lambda: self._objects.read(self._path(key)))
         decides = keys.node_of_mail(key) is not None or "/commit_" in key
-        if decides and key not in self._being_created and data in self._objects.bad_contents:
+        if decides and not self._being_created[key] and data in self._objects.bad_contents:
             self._objects.bad_records_read += 1
         return data
 
     def create(self, key: str, data: bytes, token: str) -> bool:
         """Write an object unless there is one; what is read back on the way is compared, and never decoded."""
-        self._being_created.add(key)
+        self._being_created[key] += 1
         try:
             return super().create(key, data, token)
         finally:
-            self._being_created.discard(key)
+            self._being_created[key] -= 1
 
     def put(self, key: str, data: Any) -> None:
         """Write an object."""

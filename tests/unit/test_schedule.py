@@ -350,6 +350,19 @@ def test_a_lost_node_loses_its_uncommitted_tasks_only() -> None:
     assert tell(schedule, seen("b")) == ()
 
 
+def test_a_query_that_failed_wants_no_stage_that_it_had_asked_for() -> None:
+    schedule = Schedule(QUERY, DIAMOND, max_attempts=1)
+    asked = tell(schedule, Started())
+    assert asked == (PlanStage(stage=0), PlanStage(stage=1))
+    tell(schedule, seen("a", "b"))
+    tell(schedule, StagePlanned(stage=0, specs=specs(0, 1, "a")))
+    assert schedule.wants(1)
+    (stop,) = tell(schedule, seen("b"))
+    assert isinstance(stop, Stop)
+    assert isinstance(stop.error, TaskFailed)
+    assert not schedule.wants(1)
+
+
 def test_a_lost_nodes_tasks_are_spread_over_the_others() -> None:
     schedule = Schedule(QUERY, CHAIN)
     tell(schedule, Started())
