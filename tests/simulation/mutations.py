@@ -16,7 +16,7 @@ from apiary_df import collector, coordinator, leases, root
 from apiary_df.collect import Stillness
 from apiary_df.errors import ObjectExists, ObjectMissing, PartialLost, StorageTransient
 from apiary_df.model import NodeState
-from apiary_df.protocol import heartbeat, inbox, keys, partial, seal, storage
+from apiary_df.protocol import assembly, heartbeat, inbox, keys, partial, seal, storage
 from apiary_df.query_objects import QueryObjects
 from apiary_df.schedule import machine
 from apiary_df.store import Store
@@ -80,7 +80,7 @@ def catch(mutation: Mutation) -> Verdict | None:
 
 
 def _no_checksums() -> tuple[Patch, ...]:
-    return ((partial, "_verify", lambda *_: None),)
+    return tuple((where, "verify", lambda *_: None) for where in (partial, assembly))
 
 
 def _no_seals() -> tuple[Patch, ...]:

@@ -194,7 +194,7 @@ def test_a_node_of_a_protocol_that_cannot_be_read_is_told_by_its_version(store: 
     store.put(keys.heartbeat("n1"), json.dumps(newer).encode())
     [view] = read_nodes(store, looking(store), START_S)
     assert not view.usable
-    assert "it speaks protocol 7, this side 2" in view.reason
+    assert f"it speaks protocol 7, this side {versions.PROTOCOL_VERSION}" in view.reason
     assert view.heartbeat.datafusion_version == "99.0.0"
 
 
@@ -205,7 +205,7 @@ def test_objects_that_are_no_heartbeats_are_passed_over(store: Store) -> None:
 
 def test_peers_of_other_versions_are_refused_with_both_versions() -> None:
     versions.check(versions.PROTOCOL_VERSION, datafusion.__version__, "the coordinator")
-    with pytest.raises(VersionMismatch, match=r"the coordinator .*protocol 1, this side 2"):
+    with pytest.raises(VersionMismatch, match=rf"the coordinator .*protocol 1, this side {versions.PROTOCOL_VERSION}"):
         versions.check(1, datafusion.__version__, "the coordinator")
     with pytest.raises(VersionMismatch, match=rf"DataFusion 1\.0, this side {datafusion.__version__}"):
         versions.check(versions.PROTOCOL_VERSION, "1.0", "the coordinator")
