@@ -326,6 +326,9 @@ class Settings:
         poll_idle_s: What that wait grows to further when nothing has come for minutes, at least ``poll_max_s``, to
             3600. None: 0.05 on a folder, 2 on a bucket: a swarm that has had nothing to do for eight minutes takes so
             much longer to begin, and its looks cost an eighth.
+        enclosed_bytes: Manifest and fragments of no more than so many bytes go with each mail, 0 to 32 MiB, so that a
+            node need not read them: that spares it two waits for a bucket. 256 KiB: all but plans over very many
+            columns; what is larger would be written once for each node. 0: never.
         partial_memory_bytes: Bytes of its partial that a task holds in memory before it spools to disk, 0 to
             1 TiB. 256 MiB: the partials of most tasks fit, and a bee's budget is larger.
         compression: Codec of partials: ``lz4``, ``zstd`` or ``none``. None: ``none`` on a folder, ``lz4`` on a
@@ -396,6 +399,7 @@ class Settings:
     poll_min_s: float = _setting(0.001, "seconds", 0.0001, _LONGEST_WAIT_S)
     poll_max_s: float | None = _setting(None, "seconds", 0.0001, _LONGEST_WAIT_S)
     poll_idle_s: float | None = _setting(None, "seconds", 0.0001, _LONGEST_WAIT_S)
+    enclosed_bytes: int = _setting(256 * KIB, "bytes", 0, 32 * MIB)
     partial_memory_bytes: int = _setting(256 * MIB, "bytes", 0, TIB)
     compression: Compression | None = _choice(None, CODECS)  # noqa: RUF009  # a field, as all the others
     isolation: Isolation = _choice("process", ISOLATIONS)  # noqa: RUF009

@@ -29,13 +29,14 @@ from apiary_df.errors import (
 )
 from apiary_df.footers import FooterCache
 from apiary_df.history import History, ending_of
-from apiary_df.host import SYSTEM, Host
+from apiary_df.host import SYSTEM, Host, together
 from apiary_df.model import CellUse, NodeInfo, NodeState, TaskKey
 from apiary_df.pace import Pace
 from apiary_df.patience import Patience
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
 from apiary_df.protocol.messages import CommitRecord
+from apiary_df.protocol.storage import at_once
 from apiary_df.publish import planned_write
 from apiary_df.query import Query, new_query_id
 from apiary_df.query_objects import QueryObjects, parcels
@@ -118,7 +119,14 @@ class QueryRun:
         self._store = view.store.counting()
         self._host = host
         patience = Patience(settings.dead_after_s or 0.0, host.now_s)
-        self._objects = QueryObjects(self.query_id, self._store, view.node_id, patience)
+        self._objects = QueryObjects(
+            self.query_id,
+            self._store,
+            view.node_id,
+            patience,
+            enclosed_bytes=settings.enclosed_bytes,
+            host=host,
+        )
         self._settings = settings
         self._planning = StagePlanning(query.graph, settings, footers, view.store_options)
         self._on_progress = on_progress
@@ -311,6 +319,8 @@ class QueryRun:
                 command = commands.popleft()
                 if isinstance(command, RunRoot):
                     commands.extend((yield from self._root()))
+                elif isinstance(command, SendTasks) and command.node_id != self._view.node_id:
+                    self._send_all([command, *_leading_mail(commands, self._view.node_id)])
                 elif not isinstance(command, Stop):
                     commands.extend(self._carry_out(command))
                 elif command.error is not None:
@@ -325,10 +335,8 @@ class QueryRun:
             return self._plan(command)
         if isinstance(command, StopTasks):
             self._send_stop(command)
-        elif command.node_id == self._view.node_id:
-            self._own.append(command)
         else:
-            self._send(command)
+            self._own.append(command)
         return ()
 
     def _wait_for_news(self) -> list[Command]:
@@ -395,6 +403,12 @@ class QueryRun:
         """Return the nodes that may be given tasks of this query."""
         return self._view.node_infos(functions=bool(self._query.functions), places=self._query.places)
 
+    def _send_all(self, commands: Sequence[SendTasks]) -> None:
+        """Send mail to nodes, several at a time where each takes long."""
+        sends = [functools.partial(self._send, command) for command in commands]
+        together(self._host, sends, at_once(self._store))
+        self._pace.news(self._host.now_s())
+
     def _send(self, command: SendTasks) -> None:
         for tasks in parcels(command.tasks):
             number = self._objects.send(
@@ -408,7 +422,6 @@ class QueryRun:
             self._given.sent(command.node_id, number, sent)
             for key, task in zip(sent, tasks, strict=True):
                 self._history.sent(key, task.spec.why)
-        self._pace.news(self._host.now_s())
 
     def _key(self, task: Dispatch) -> TaskKey:
         return TaskKey(query_id=self.query_id, stage=task.spec.stage, task=task.spec.task, attempt=task.attempt)
@@ -591,3 +604,9 @@ class QueryRun:
         )
         self._kept = True
         logger.info("query %s is kept: apiary replay %s %s", self.query_id, self._store.url, self.query_id)
+
+
+def _leading_mail(commands: deque[Command], own_id: str) -> Iterator[SendTasks]:
+    """Take the commands to send mail to nodes that come next."""
+    while commands and isinstance(commands[0], SendTasks) and commands[0].node_id != own_id:
+        yield commands.popleft()  # type: ignore[misc]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+_Result = TypeVar("_Result")
 
 
 class Flag(Protocol):
@@ -90,3 +93,40 @@ class SystemHost:
 
 SYSTEM = SystemHost()
 """The host that processes run on."""
+
+
+def together(host: Host, calls: Sequence[Callable[[], _Result]], at_once: int) -> list[_Result]:
+    """Make several calls, some at a time, and return what they returned, in order.
+
+    The calling activity makes calls as well; with one at a time it makes all of them, one after the other.
+
+    Args:
+        host: Where the others are made.
+        calls: What to call. All are made, even if one of them raises.
+        at_once: How many may be under way at a time, >= 1.
+
+    Raises:
+        BaseException: What the first of the calls that raised has raised.
+    """
+    waiting = deque(enumerate(calls))
+    results: dict[int, _Result] = {}
+    failures: dict[int, BaseException] = {}
+
+    def work() -> None:
+        while True:
+            try:
+                number, call = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                results[number] = call()
+            except BaseException as error:  # noqa: BLE001 - raised to the caller
+                failures[number] = error
+
+    helpers = [host.start("together", work) for _ in range(min(at_once, len(calls)) - 1)]
+    work()
+    for helper in helpers:
+        helper.join()
+    if failures:
+        raise failures[min(failures)]
+    return [results[number] for number in range(len(calls))]

@@ -6,15 +6,17 @@ decided by :mod:`apiary_df.schedule`; the files that a query writes for its user
 
 from __future__ import annotations
 
+import functools
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TypeVar
+from typing import Any, TypeAlias
 
 import datafusion
 import msgspec
 
 from apiary_df.errors import ApiaryError, InternalError, ObjectDamaged, ObjectRefused, StorageTransient
+from apiary_df.host import SYSTEM, Host, together
 from apiary_df.model import TaskKey, TaskSpec
 from apiary_df.patience import Patience
 from apiary_df.plan import codec
@@ -30,10 +32,11 @@ from apiary_df.protocol.messages import (
     Mail,
     Manifest,
     StageEntry,
+    StageFragment,
     StoppedTask,
     TaskMail,
 )
-from apiary_df.protocol.storage import read_message, write_bytes, write_message
+from apiary_df.protocol.storage import at_once, read_message, write_bytes, write_message
 from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.publish import Write
 from apiary_df.schedule import Dispatch, OpenTask, RecordDamaged, TaskCommitted, TaskErred
@@ -45,8 +48,7 @@ LIST_ABOVE = 3
 LIST_ABOVE_IN_FOLDER = 32
 """The same in a folder, where a look that finds nothing takes ten microseconds."""
 
-_Record = TypeVar("_Record", CommitRecord, ErrorReport)
-
+_News: TypeAlias = TaskCommitted | TaskErred | RecordDamaged
 
 MAIL_CARRIES_BYTES = 8 << 20
 """Bytes of small partials that one mail carries at most, but for a single task's: far below what a message may have."""
@@ -63,12 +65,28 @@ class QueryObjects:
         store: The root.
         coordinator: Id of the session that runs it.
         patience: How long looks for outcomes may fail; not at all if None.
+        enclosed_bytes: How large manifest and fragments may be to go with each mail.
+        host: Where several requests are made at a time.
 
     Attributes:
         commits: The commit records that were read.
     """
 
-    def __init__(self, query_id: str, store: Store, coordinator: str, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        query_id: str,
+        store: Store,
+        coordinator: str,
+        patience: Patience | None = None,
+        *,
+        enclosed_bytes: int = 0,
+        host: Host = SYSTEM,
+    ) -> None:
+        self._host = host
+        self._enclosed_bytes = enclosed_bytes
+        self._manifest: Manifest | None = None
+        self._manifest_bytes = 0
+        self._fragments: dict[int, bytes] = {}
         self._patience = patience or Patience(0.0, lambda: 0.0)
         self._query_id = query_id
         self._store = store
@@ -96,7 +114,7 @@ class QueryObjects:
         timeout_s: float | None,
         write: Write | None,
     ) -> None:
-        """Write what nodes need to know of the query: the fragments of what they run, and the manifest last.
+        """Write what nodes need to know of the query: the fragments of what they run, and the manifest.
 
         Args:
             stages: All stages but the root.
@@ -114,7 +132,7 @@ class QueryObjects:
                 raise InternalError(f"stage {stage.stage} was cut without a schema")
             if not stage.in_session:
                 fragment = stage.fragment if write is None else write.staged(stage.fragment)
-                write_bytes(self._store, keys.plan(self._query_id, stage.stage), codec.encode(fragment))
+                self._fragments[stage.stage] = codec.encode(fragment)
             entries.append(
                 StageEntry(
                     stage=stage.stage,
@@ -136,13 +154,20 @@ class QueryObjects:
             stages=tuple(entries),
             created_folders=0 if write is None else write.created_folders,
         )
-        write_message(self._store, keys.manifest(self._query_id), manifest)
+        self._manifest = manifest
+        self._manifest_bytes = len(msgspec.json.encode(manifest))
+        writes: list[Callable[[], None]] = [
+            functools.partial(write_bytes, self._store, keys.plan(self._query_id, number), plan)
+            for number, plan in self._fragments.items()
+        ]
+        writes.append(functools.partial(write_message, self._store, keys.manifest(self._query_id), manifest))
+        together(self._host, writes, at_once(self._store))
 
     def send(
         self,
         node_id: str,
         first_number: int,
-        tasks: Iterable[Dispatch] = (),
+        tasks: Collection[Dispatch] = (),
         stopped: Iterable[TaskKey] = (),
         *,
         incarnation: str = "",
@@ -174,6 +199,7 @@ class QueryObjects:
             ),
             stopped=tuple(StoppedTask(stage=key.stage, task=key.task, attempt=key.attempt) for key in stopped),
             remaining_s=remaining_s,
+            **self._enclosed({task.spec.stage for task in tasks}),
         )
         number = send(self._store, node_id, first_number, mail)
         key = keys.inbox(node_id, number)
@@ -181,7 +207,17 @@ class QueryObjects:
         self._asked_in.update(((task.spec.stage, task.spec.task, task.attempt), key) for task in mail.tasks)
         return number
 
-    def news(self, tasks: Sequence[OpenTask]) -> Iterator[TaskCommitted | TaskErred | RecordDamaged]:
+    def _enclosed(self, stages: Collection[int]) -> dict[str, Any]:
+        """Return the fields of a mail that spare its node reading about the query; none if these are large."""
+        if not stages or not self._fragments.keys() >= set(stages):
+            return {}
+        size_bytes = self._manifest_bytes + sum(len(self._fragments[stage]) for stage in stages)
+        if size_bytes > self._enclosed_bytes:
+            return {}
+        fragments = tuple(StageFragment(stage=stage, plan=self._fragments[stage]) for stage in sorted(stages))
+        return {"manifest": self._manifest, "fragments": fragments}
+
+    def news(self, tasks: Sequence[OpenTask]) -> Iterator[_News]:
         """Look for the outcomes of attempts; each error report is told once.
 
         Args:
@@ -190,7 +226,6 @@ class QueryObjects:
         Raises:
             StorageError: If the store cannot be read, for longer than patience lasts if it may pass.
         """
-        failure: StorageTransient | None = None
         try:
             listed: set[str] | None = None
             if len(tasks) > (LIST_ABOVE_IN_FOLDER if self._store.kind == "folder" else LIST_ABOVE):
@@ -198,23 +233,27 @@ class QueryObjects:
         except StorageTransient as error:
             self._patience.bear(error)
             return
-        for task in tasks:
-            try:
-                yield from self._outcomes(task, listed)
-            except StorageTransient as error:
-                failure = error
+        looks = [functools.partial(self._outcomes, task, listed) for task in tasks]
+        failure: StorageTransient | None = None
+        for found in together(self._host, looks, at_once(self._store)):
+            if isinstance(found, StorageTransient):
+                failure = found
+            else:
+                yield from found
         if failure is None:
             self._patience.worked()
         else:
             self._patience.bear(failure)
 
-    def _outcomes(self, task: OpenTask, listed: set[str] | None) -> Iterator[TaskCommitted | TaskErred | RecordDamaged]:
-        if (committed := self._commit_of(task, listed)) is not None:
-            yield committed
-            return
-        for attempt, node_id in task.running:
-            if (erred := self._error_of(self._key(task, attempt), node_id, listed)) is not None:
-                yield erred
+    def _outcomes(self, task: OpenTask, listed: set[str] | None) -> Sequence[_News] | StorageTransient:
+        """Return what has become of a task, or why that could not be found out this time."""
+        try:
+            if (committed := self._commit_of(task, listed)) is not None:
+                return (committed,)
+            errors = (self._error_of(self._key(task, attempt), node, listed) for attempt, node in task.running)
+            return [erred for erred in errors if erred is not None]
+        except StorageTransient as error:
+            return error
 
     def _key(self, task: OpenTask, attempt: int) -> TaskKey:
         return TaskKey(query_id=self._query_id, stage=task.stage, task=task.task, attempt=attempt)

@@ -137,7 +137,7 @@ class SwarmView:
             StorageError: If they cannot be read.
         """
         with self._lock:
-            self._views = tuple(read_nodes(self.store, self._observer, self._host.now_s()))
+            self._views = tuple(read_nodes(self.store, self._observer, self._host.now_s(), self._host))
             self._by_id = {view.info.node_id: view for view in self._views}
             self._read_s = self._host.now_s()
             self._readings += 1

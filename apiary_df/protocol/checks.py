@@ -75,6 +75,8 @@ def _check_in_query(message: msgspec.Struct, key: str) -> None:
 def _check_mail(mail: Mail, key: str) -> None:
     if keys.number_of_mail(key) is None:
         _misplaced(key, "is no place for mail")
+    if mail.manifest is not None:
+        _same(key, query_id=(mail.manifest.query_id, mail.query_id))
     _check_specs((task.spec for task in mail.tasks), mail.query_id, key)
 
 

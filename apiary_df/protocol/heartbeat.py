@@ -7,18 +7,21 @@ time at which the heartbeat was written against the time at which the observer w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 
 import msgspec
 
 from apiary_df.errors import ObjectDamaged, ObjectMissing, ObjectRefused
+from apiary_df.host import SYSTEM, Host, together
 from apiary_df.model import NodeInfo, NodeState
 from apiary_df.protocol import keys, versions
 from apiary_df.protocol.messages import Heartbeat, Versions, decode
 from apiary_df.protocol.seal import unchecked_content
-from apiary_df.protocol.storage import MAX_SIGN_BYTES, read_message
+from apiary_df.protocol.storage import MAX_SIGN_BYTES, at_once, read_message
 from apiary_df.store import ObjectMeta, Store
 
 
@@ -177,13 +180,14 @@ def _placeholder(store: Store, node_id: str, meta: ObjectMeta) -> Heartbeat:
     )
 
 
-def read_nodes(store: Store, observer: NodeObserver, now_s: float) -> list[NodeView]:
+def read_nodes(store: Store, observer: NodeObserver, now_s: float, host: Host = SYSTEM) -> list[NodeView]:
     """Read all heartbeats.
 
     Args:
         store: The swarm's root.
         observer: Who looks.
         now_s: The observer's monotonic clock.
+        host: Where several heartbeats are read at a time.
 
     Returns:
         All nodes by id, those of other versions and those whose heartbeat is damaged among them, with the reason why
@@ -192,18 +196,20 @@ def read_nodes(store: Store, observer: NodeObserver, now_s: float) -> list[NodeV
     Raises:
         StorageError: If the store cannot be read.
     """
-    views: list[NodeView] = []
-    for meta in sorted(store.list(keys.NODES), key=lambda meta: meta.key):
-        node_id = keys.node_of_heartbeat(meta.key)
-        if node_id is None:
-            continue
-        unreadable = ""
-        try:
-            heartbeat = read_message(store, meta.key, Heartbeat)
-        except ObjectRefused as error:
-            heartbeat, unreadable = _placeholder(store, node_id, meta), f"its heartbeat cannot be read: {error}"
-        if heartbeat is None:
-            continue
-        views.append(observer.observe(heartbeat, meta.last_modified, now_s, unreadable))
+    found = [(node_id, meta) for meta in store.list(keys.NODES) if (node_id := keys.node_of_heartbeat(meta.key))]
+    reads = [functools.partial(_read, store, node_id, meta) for node_id, meta in sorted(found, key=itemgetter(0))]
+    views = [
+        observer.observe(heartbeat, written, now_s, unreadable)
+        for heartbeat, written, unreadable in together(host, reads, at_once(store))
+        if heartbeat is not None
+    ]
     observer.forget_others(view.heartbeat.node_id for view in views)
     return views
+
+
+def _read(store: Store, node_id: str, meta: ObjectMeta) -> tuple[Heartbeat | None, datetime, str]:
+    """Return a heartbeat, None if it is gone; when it was written; and why it cannot be read."""
+    try:
+        return read_message(store, meta.key, Heartbeat), meta.last_modified, ""
+    except ObjectRefused as error:
+        return _placeholder(store, node_id, meta), meta.last_modified, f"its heartbeat cannot be read: {error}"

@@ -210,6 +210,18 @@ class StoppedTask(msgspec.Struct, frozen=True, kw_only=True):
     attempt: Count
 
 
+class StageFragment(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage's fragment, as it lies in storage too.
+
+    Attributes:
+        stage: The stage.
+        plan: The fragment.
+    """
+
+    stage: Count
+    plan: bytes
+
+
 class Mail(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks for one node.
 
@@ -222,6 +234,8 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
         stopped: What to stop doing.
         remaining_s: Seconds until the query's deadline, when this was sent; None if it has none. The node counts them
             from when it read this.
+        manifest: The query's manifest, if it and the fragments are small: a node need not read them then.
+        fragments: Fragments of the tasks' stages, or none.
     """
 
     token: Token
@@ -231,6 +245,8 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: Label = ""
     stopped: tuple[StoppedTask, ...] = ()
     remaining_s: Seconds | None = None
+    manifest: Manifest | None = None
+    fragments: tuple[StageFragment, ...] = ()
 
 
 class TaskMetrics(msgspec.Struct, frozen=True, kw_only=True):

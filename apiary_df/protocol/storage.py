@@ -29,10 +29,18 @@ MAX_SIGN_BYTES = 4 << 20
 MAX_FRAGMENT_BYTES = 256 << 20
 """Largest fragment: small in-memory tables travel within."""
 
+AT_ONCE = 32
+"""Small requests that one process has under way at a time: a thread each, and far from what a bucket takes."""
+
 _LOGGED_EACH = 3
 """Refusals of a kind that are logged one by one; after these, each time that their number has doubled."""
 
 _Message = TypeVar("_Message", bound=msgspec.Struct)
+
+
+def at_once(store: Store) -> int:
+    """Return how many small requests are worth having under way at a time: one, unless each waits for a network."""
+    return AT_ONCE if store.kind == "bucket" else 1
 
 
 def limit_of(type_: type[msgspec.Struct]) -> int:

@@ -29,7 +29,7 @@ from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys, versions
 from apiary_df.protocol.arrow import read_schema
-from apiary_df.protocol.messages import CommitRecord, ErrorReport, Manifest, TaskMail, TaskMetrics
+from apiary_df.protocol.messages import CommitRecord, ErrorReport, Manifest, TaskMetrics
 from apiary_df.protocol.seal import FUNCTIONS, OUTSIDE
 from apiary_df.protocol.storage import create_message, read_bytes, read_message, write_message
 from apiary_df.publish import discard, for_attempt
@@ -111,7 +111,7 @@ class Attempts:
             self._running[order.query_id] += 1
         try:
             try:
-                query = self._query(store, order.query_id)
+                query = self._query(store, order)
                 if query is None:
                     return
                 self._attempt(store, order, query, executor, started_s)
@@ -149,7 +149,7 @@ class Attempts:
         key, task = order.key, order.mail.spec
         if task.stage not in query.schemas:
             raise ObjectDamaged(f"the manifest of query {order.query_id} has no stage {task.stage}, the task's")
-        fragment = self._fragment(store, query, order.mail)
+        fragment = self._fragment(store, query, order)
         check_permitted(fragment, task, self._roots)
         return Job(
             query_id=order.query_id,
@@ -163,14 +163,16 @@ class Attempts:
             cancelled=query.cancelled if order.stopped is None else AnyOf(query.cancelled, order.stopped),
         )
 
-    def _query(self, store: Store, query_id: str) -> _Known | None:
-        """Return what is known of a query, reading its manifest the first time; None if it is over."""
+    def _query(self, store: Store, order: Order) -> _Known | None:
+        """Return what is known of a query, at first from its manifest; None if it is over."""
+        query_id = order.query_id
         with self._lock:
             known = self._known.get(query_id)
         if known is not None:
             return None if known.cancelled.is_set() else known
         key = keys.manifest(query_id)
-        manifest = read_message(store, key, Manifest)
+        enclosed = None if order.letter is None else order.letter.manifest
+        manifest = enclosed or read_message(store, key, Manifest)
         if manifest is None:
             return None
         versions.check(manifest.protocol_version, manifest.datafusion_version, f"the coordinator of query {query_id}")
@@ -188,15 +190,18 @@ class Attempts:
                 del self._known[other]
         return known
 
-    def _fragment(self, store: Store, query: _Known, mail: TaskMail) -> PlanNode:
-        stage = mail.spec.stage
+    def _fragment(self, store: Store, query: _Known, order: Order) -> PlanNode:
+        stage = order.mail.spec.stage
         if stage not in query.fragments:
-            plan_key = keys.plan(query.manifest.query_id, stage)
-            fragment = codec.decode(read_bytes(store, plan_key))
+            enclosed = () if order.letter is None else order.letter.fragments
+            plan = next((fragment.plan for fragment in enclosed if fragment.stage == stage), None)
+            if plan is None:
+                plan = read_bytes(store, keys.plan(order.query_id, stage))
+            fragment = codec.decode(plan)
             # Before it is known: what a known one writes is removed when its query is over.
             check_writes(fragment, self._roots)
             query.fragments[stage] = fragment
-        return for_attempt(query.fragments[stage], stage, mail.spec.task, mail.attempt)
+        return for_attempt(query.fragments[stage], stage, order.mail.spec.task, order.mail.attempt)
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
 
@@ -251,7 +256,7 @@ class Attempts:
             # Else it is kept, or its coordinator is about to remove the rest.
             self._store.delete_prefix(keys.query_prefix(key.query_id))
         if query is not None and key.stage in query.fragments:
-            discard(self._fragment(self._store, query, order.mail), self._options, query.manifest.created_folders)
+            discard(self._fragment(self._store, query, order), self._options, query.manifest.created_folders)
 
     def _report(self, order: Order, error: ApiaryError, started_s: float) -> None:
         key = order.key

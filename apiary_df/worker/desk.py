@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from apiary_df.host import Event, Host
 from apiary_df.model import TaskKey
-from apiary_df.protocol.messages import TaskMail
+from apiary_df.protocol.messages import Mail, TaskMail
 from apiary_df.worker.turns import Turns
 
 
@@ -27,6 +27,7 @@ class Order:
         deadline_s: When its query's time is up, by the node's clock; None if it has no deadline.
         stopped: Raised when nobody wants this attempt any more, whatever becomes of its query; None if that cannot be.
         slots: Slots that it takes: so many bees' shares of the node's memory are its own.
+        letter: What it came in, which may tell of the query as well.
     """
 
     query_id: str
@@ -36,6 +37,7 @@ class Order:
     slots: int = 1
     deadline_s: float | None = None
     stopped: Event | None = None
+    letter: Mail | None = None
 
     @property
     def key(self) -> TaskKey:

@@ -321,6 +321,7 @@ class Node:
                     slots=task.slots,
                     deadline_s=None if mail.remaining_s is None else now_s + mail.remaining_s,
                     stopped=self._host.event(),
+                    letter=mail,
                 )
             )
         for stopped in mail.stopped:

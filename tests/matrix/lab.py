@@ -71,6 +71,7 @@ SESSION_SETTINGS = Settings(
     min_task_bytes=0,
     speculate=False,
     inline_partial_bytes=0,
+    enclosed_bytes=0,  # so that nodes read manifests and fragments, and meet what can happen then
 )
 NODE_SETTINGS = Settings(heartbeat_s=0.01, suspect_after_s=CALM_S, dead_after_s=2 * CALM_S)
 

@@ -1,0 +1,79 @@
+"""How many requests of a stage a query waits for one after the other, where each takes as long as on a bucket."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apiary_df.config import Settings
+from apiary_df.coordinator import QueryRun
+from apiary_df.footers import FooterCache
+from apiary_df.store import open_store
+from apiary_df.testing.slow import NotedRequest, SlowStore, sequences_of_stages
+from apiary_df.view import SwarmView
+from apiary_df.worker.node import Node
+from tests.matrix.shapes import plan_shapes
+from tests.swarm.helpers import wait_until
+
+LATENCY_S = 0.03
+MOST_IN_A_ROW = 5
+MOST_WITH_INPUTS = 6
+"""A stage that reads what other tasks have made waits for that as well."""
+
+NODES = ("node-0", "node-1")
+SETTINGS = Settings(small_bytes=0, finish_here_bytes=0, min_task_bytes=0, speculate=False, heartbeat_s=0.5)
+
+
+class Swarm:
+    def __init__(self) -> None:
+        self.noted: list[NotedRequest] = []
+        self._root = open_store(f"memory://{uuid.uuid4().hex}", environ={})
+        self.nodes = [
+            Node(self.store_of(name), bees=1, memory_bytes=64 << 20, settings=SETTINGS, node_id=name) for name in NODES
+        ]
+        self._threads = [threading.Thread(target=node.run, daemon=True) for node in self.nodes]
+        for thread in self._threads:
+            thread.start()
+        settings = SETTINGS.for_store("bucket")
+        self.view = SwarmView(self.store_of("session"), "session", settings)
+        wait_until(lambda: sum(view.usable for view in self.view.refresh()) == len(NODES), "nodes are there", 60.0)
+        self._settings = settings
+
+    def store_of(self, process: str) -> SlowStore:
+        return SlowStore(self._root, LATENCY_S, self.noted, process)
+
+    def run(self, planned: object) -> tuple[list[tuple[object, ...]], dict[int, tuple[NotedRequest, ...]]]:
+        begun = len(self.noted)
+        run = QueryRun(planned.query, self.view, self._settings, FooterCache())  # type: ignore[attr-defined]
+        rows = [tuple(row.values()) for batch in run for row in batch.to_pylist()]
+        return sorted(rows), sequences_of_stages(self.noted[begun:], "session")
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.stop()
+        for thread in self._threads:
+            thread.join(30.0)
+
+
+@pytest.fixture(scope="module")
+def swarm() -> Iterator[Swarm]:
+    swarm = Swarm()
+    yield swarm
+    swarm.close()
+
+
+@pytest.mark.parametrize("shape", ["scan", "aggregate", "sort"])
+def test_a_stage_waits_for_at_most_five_requests_in_a_row(swarm: Swarm, shape: str, tmp_path: Path) -> None:
+    planned = plan_shapes(tmp_path)[shape]
+    rows, stages = swarm.run(planned)
+    assert rows == planned.rows
+    assert stages, "no stage was seen"
+    for stage, row in stages.items():
+        reads_inputs = any(request.verb == "ranges" for request in row)
+        most = MOST_WITH_INPUTS if reads_inputs else MOST_IN_A_ROW
+        shown = [f"{request.process} {request.verb} {request.key}" for request in row]
+        assert len(row) <= most, f"stage {stage}: {shown}"
