@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from matrix.shapes import Planned, plan_shapes
 
 from apiary_df.config import Settings
 from apiary_df.coordinator import QueryRun
@@ -16,8 +17,7 @@ from apiary_df.store import open_store
 from apiary_df.testing.slow import NotedRequest, SlowStore, sequences_of_stages
 from apiary_df.view import SwarmView
 from apiary_df.worker.node import Node
-from tests.matrix.shapes import plan_shapes
-from tests.swarm.helpers import wait_until
+from swarm.helpers import wait_until
 
 LATENCY_S = 0.03
 MOST_IN_A_ROW = 5
@@ -46,9 +46,9 @@ class Swarm:
     def store_of(self, process: str) -> SlowStore:
         return SlowStore(self._root, LATENCY_S, self.noted, process)
 
-    def run(self, planned: object) -> tuple[list[tuple[object, ...]], dict[int, tuple[NotedRequest, ...]]]:
+    def run(self, planned: Planned) -> tuple[list[tuple[object, ...]], dict[int, tuple[NotedRequest, ...]]]:
         begun = len(self.noted)
-        run = QueryRun(planned.query, self.view, self._settings, FooterCache())  # type: ignore[attr-defined]
+        run = QueryRun(planned.query, self.view, self._settings, FooterCache())
         rows = [tuple(row.values()) for batch in run for row in batch.to_pylist()]
         return sorted(rows), sequences_of_stages(self.noted[begun:], "session")
 
