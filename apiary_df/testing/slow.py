@@ -174,9 +174,12 @@ def _is_of(request: NotedRequest, node: str, session: str, makers: Mapping[str, 
 
 
 def _row(requests: list[NotedRequest]) -> tuple[NotedRequest, ...]:
-    """Return the most requests of which each began when the one before had ended."""
+    """Return the most requests of which each began when the one before had ended, or reads what that one wrote.
+
+    A look may be under way already when what it finds is written; on another day it is not.
+    """
     row: list[NotedRequest] = []
     for request in sorted(requests, key=lambda request: request.end_s):
-        if not row or request.start_s >= row[-1].end_s:
+        if not row or request.start_s >= row[-1].end_s or request.key == row[-1].key:
             row.append(request)
     return tuple(row)

@@ -20,28 +20,35 @@ from apiary_df.worker.node import Node
 from swarm.helpers import wait_until
 
 LATENCY_S = 0.03
-MOST_IN_A_ROW = 5
-MOST_WITH_INPUTS = 6
-"""A stage that reads what other tasks have made waits for that as well."""
+SMALL = 4
+"""Mail and record, each written and read."""
+
+STORED = SMALL + 1
+"""A partial that does not fit into its record is written before it."""
+
+STORED_AND_READ = STORED + 1
+"""Partials of an earlier stage that did not fit into theirs are read."""
 
 NODES = ("node-0", "node-1")
 SETTINGS = Settings(small_bytes=0, finish_here_bytes=0, min_task_bytes=0, speculate=False, heartbeat_s=0.5)
 
 
 class Swarm:
-    def __init__(self) -> None:
+    def __init__(self, inline_partial_bytes: int) -> None:
+        given = SETTINGS.with_overrides(inline_partial_bytes=inline_partial_bytes)
         self.noted: list[NotedRequest] = []
         self._root = open_store(f"memory://{uuid.uuid4().hex}", environ={})
         self.nodes = [
-            Node(self.store_of(name), bees=1, memory_bytes=64 << 20, settings=SETTINGS, node_id=name) for name in NODES
+            Node(self.store_of(name), bees=1, memory_bytes=64 << 20, settings=given, node_id=name) for name in NODES
         ]
         self._threads = [threading.Thread(target=node.run, daemon=True) for node in self.nodes]
         for thread in self._threads:
             thread.start()
-        settings = SETTINGS.for_store("bucket")
+        settings = given.for_store("bucket")
         self.view = SwarmView(self.store_of("session"), "session", settings)
         wait_until(lambda: sum(view.usable for view in self.view.refresh()) == len(NODES), "nodes are there", 60.0)
         self._settings = settings
+        self.inlines = inline_partial_bytes > 0
 
     def store_of(self, process: str) -> SlowStore:
         return SlowStore(self._root, LATENCY_S, self.noted, process)
@@ -59,21 +66,23 @@ class Swarm:
             thread.join(30.0)
 
 
-@pytest.fixture(scope="module")
-def swarm() -> Iterator[Swarm]:
-    swarm = Swarm()
+@pytest.fixture(scope="module", params=[SETTINGS.inline_partial_bytes, 0], ids=["small", "stored"])
+def swarm(request: pytest.FixtureRequest) -> Iterator[Swarm]:
+    swarm = Swarm(request.param)
     yield swarm
     swarm.close()
 
 
 @pytest.mark.parametrize("shape", ["scan", "aggregate", "sort"])
-def test_a_stage_waits_for_at_most_five_requests_in_a_row(swarm: Swarm, shape: str, tmp_path: Path) -> None:
+def test_what_a_stage_waits_for_is_no_more_than_it_must(swarm: Swarm, shape: str, tmp_path: Path) -> None:
     planned = plan_shapes(tmp_path)[shape]
     rows, stages = swarm.run(planned)
     assert rows == planned.rows
     assert stages, "no stage was seen"
     for stage, row in stages.items():
-        reads_inputs = any(request.verb == "ranges" for request in row)
-        most = MOST_WITH_INPUTS if reads_inputs else MOST_IN_A_ROW
+        verbs = [request.verb for request in row]
+        most = STORED_AND_READ if "ranges" in verbs else STORED if "put" in verbs else SMALL
         shown = [f"{request.process} {request.verb} {request.key}" for request in row]
-        assert len(row) <= most, f"stage {stage}: {shown}"
+        assert len(row) == most, f"stage {stage}: {shown}"
+    if swarm.inlines:
+        assert all(len(row) == SMALL for row in stages.values())
