@@ -104,18 +104,18 @@ def s3_server(*, first_byte_ms: float = 0.0, ms_per_mib: float = 0.0) -> Iterato
             server.wait()
 
 
-def upload(tables: Mapping[str, Path]) -> dict[str, str]:
+def upload(tables: Mapping[str, Path], folder: str = "tables") -> dict[str, str]:
     """Put Parquet files, or folders of them, into the bucket and return their URLs, a folder's with a slash."""
-    store = open_store(f"s3://{BUCKET}/tables")
+    store = open_store(f"s3://{BUCKET}/{folder}")
     urls = {}
     for name, path in tables.items():
         if path.is_dir():
             for file in sorted(path.glob("*.parquet")):
                 store.put(f"{name}/{file.name}", file)
-            urls[name] = f"s3://{BUCKET}/tables/{name}/"
+            urls[name] = f"s3://{BUCKET}/{folder}/{name}/"
         else:
             store.put(path.name, path)
-            urls[name] = f"s3://{BUCKET}/tables/{path.name}"
+            urls[name] = f"s3://{BUCKET}/{folder}/{path.name}"
     return urls
 
 

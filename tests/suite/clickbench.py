@@ -37,7 +37,7 @@ JULY_2013_S = 1_372_636_800
 _DAY_S = 86_400
 
 
-def _skewed(rng: np.random.Generator, values: int, rows: int = ROWS) -> np.ndarray:
+def _skewed(rng: np.random.Generator, values: int, rows: int) -> np.ndarray:
     """Draw numbers below ``values`` of which the small ones make up most."""
     drawn = rng.pareto(0.9, rows) * values / 60
     return np.minimum(drawn.astype(np.int64), values - 1)
@@ -55,54 +55,59 @@ def _strings(texts: list[str], chosen: np.ndarray, empty: np.ndarray) -> pa.Arra
     return pa.array(["" if none else texts[i] for i, none in zip(chosen, empty, strict=True)])
 
 
-def make_hits() -> pa.Table:
-    """Return the table, ordered by time as a log is."""
+def make_hits(rows: int = ROWS) -> pa.Table:
+    """Return the table, ordered by time as a log is; users, pages and phrases grow with its rows."""
+    grow = max(1, rows // ROWS)
+    distinct_users, distinct_pages, distinct_phrases = USERS * grow, PAGES * grow, PHRASES * grow
     rng = np.random.default_rng(43)
-    seconds = np.sort(rng.integers(0, 31 * _DAY_S, ROWS))
-    users, pages, phrases = _skewed(rng, USERS), _skewed(rng, PAGES), _skewed(rng, PHRASES)
-    referers = _skewed(rng, PAGES)
-    urls = [f"http{'s' * (i % 2)}://{SITES[i % 6]}/{'section/' * (i % 4)}page-{i}?id={i * 31}" for i in range(PAGES)]
-    titles = [f"{('Google ' if i % 5 == 0 else '')}Page {i}: {SITES[i % 6]}" for i in range(PAGES)]
+    seconds = np.sort(rng.integers(0, 31 * _DAY_S, rows))
+    users, pages = _skewed(rng, distinct_users, rows), _skewed(rng, distinct_pages, rows)
+    phrases, referers = _skewed(rng, distinct_phrases, rows), _skewed(rng, distinct_pages, rows)
+    urls = [
+        f"http{'s' * (i % 2)}://{SITES[i % 6]}/{'section/' * (i % 4)}page-{i}?id={i * 31}"
+        for i in range(distinct_pages)
+    ]
+    titles = [f"{('Google ' if i % 5 == 0 else '')}Page {i}: {SITES[i % 6]}" for i in range(distinct_pages)]
     words = ("weather", "купить", "car", "train times", "東京", "recipe", "football")
-    texts = [f"{words[i % 7]} {words[i // 7 % 7]} {i}" for i in range(PHRASES)]
+    texts = [f"{words[i % 7]} {words[i // 7 % 7]} {i}" for i in range(distinct_phrases)]
     models = ["iPad", "iPhone 4", "Galaxy", "Lumia 800", "Nexus"]
-    no_phrase, no_model = rng.random(ROWS) < 0.7, rng.random(ROWS) < 0.8
-    model = _skewed(rng, 5 * 60) % 5
-    counters = np.where(rng.random(ROWS) < 0.4, 62, 100 + _skewed(rng, COUNTERS))
-    sources = rng.choice([-1, 0, 1, 2, 3, 6], ROWS, p=[0.2, 0.3, 0.2, 0.1, 0.1, 0.1])
+    no_phrase, no_model = rng.random(rows) < 0.7, rng.random(rows) < 0.8
+    model = _skewed(rng, 5 * 60, rows) % 5
+    counters = np.where(rng.random(rows) < 0.4, 62, 100 + _skewed(rng, COUNTERS, rows))
+    sources = rng.choice([-1, 0, 1, 2, 3, 6], rows, p=[0.2, 0.3, 0.2, 0.1, 0.1, 0.1])
     small = {
-        "JavaEnable": rng.integers(0, 2, ROWS),
-        "GoodEvent": np.ones(ROWS),
-        "CounterClass": rng.integers(-1, 2, ROWS),
-        "OS": rng.integers(0, 90, ROWS),
-        "UserAgent": rng.integers(0, 80, ROWS),
-        "ResolutionWidth": rng.choice([0, 1024, 1280, 1366, 1440, 1680, 1920], ROWS),
-        "ResolutionHeight": rng.choice([0, 768, 800, 900, 1050, 1080], ROWS),
-        "WindowClientWidth": rng.choice([0, 980, 1004, 1263, 1349, 1423, 1903], ROWS),
-        "WindowClientHeight": rng.integers(0, 40, ROWS) * 25,
-        "Age": rng.integers(0, 80, ROWS),
-        "Sex": rng.integers(0, 3, ROWS),
-        "SearchEngineID": np.where(no_phrase, 0, 1 + _skewed(rng, 90) % 12),
-        "AdvEngineID": np.where(rng.random(ROWS) < 0.95, 0, 1 + rng.integers(0, 20, ROWS)),
+        "JavaEnable": rng.integers(0, 2, rows),
+        "GoodEvent": np.ones(rows),
+        "CounterClass": rng.integers(-1, 2, rows),
+        "OS": rng.integers(0, 90, rows),
+        "UserAgent": rng.integers(0, 80, rows),
+        "ResolutionWidth": rng.choice([0, 1024, 1280, 1366, 1440, 1680, 1920], rows),
+        "ResolutionHeight": rng.choice([0, 768, 800, 900, 1050, 1080], rows),
+        "WindowClientWidth": rng.choice([0, 980, 1004, 1263, 1349, 1423, 1903], rows),
+        "WindowClientHeight": rng.integers(0, 40, rows) * 25,
+        "Age": rng.integers(0, 80, rows),
+        "Sex": rng.integers(0, 3, rows),
+        "SearchEngineID": np.where(no_phrase, 0, 1 + _skewed(rng, 90, rows) % 12),
+        "AdvEngineID": np.where(rng.random(rows) < 0.95, 0, 1 + rng.integers(0, 20, rows)),
         "TraficSourceID": sources,
-        "IsRefresh": rng.random(ROWS) < 0.15,
-        "IsLink": rng.random(ROWS) < 0.3,
-        "IsDownload": rng.random(ROWS) < 0.02,
-        "DontCountHits": rng.random(ROWS) < 0.1,
+        "IsRefresh": rng.random(rows) < 0.15,
+        "IsLink": rng.random(rows) < 0.3,
+        "IsDownload": rng.random(rows) < 0.02,
+        "DontCountHits": rng.random(rows) < 0.1,
         "MobilePhone": np.where(no_model, 0, model + 1),
     }
     return pa.table(
         {
-            "WatchID": _hash(np.arange(ROWS)),
+            "WatchID": _hash(np.arange(rows)),
             "EventTime": pa.array((JULY_2013_S + seconds) * 1_000_000, pa.timestamp("us")),
             "EventDate": pa.array((JULY_2013_S + seconds) // _DAY_S, pa.int32()).cast(pa.date32()),
             "UserID": _hash(users),
             "CounterID": pa.array(counters, pa.int32()),
             "ClientIP": pa.array(_hash(users % 700) >> 33, pa.int32()),
-            "RegionID": pa.array(_skewed(rng, REGIONS), pa.int32()),
-            "URL": _strings(urls, pages, rng.random(ROWS) < 0.02),
-            "Referer": _strings(urls, referers, rng.random(ROWS) < 0.4),
-            "Title": _strings(titles, pages, rng.random(ROWS) < 0.15),
+            "RegionID": pa.array(_skewed(rng, REGIONS, rows), pa.int32()),
+            "URL": _strings(urls, pages, rng.random(rows) < 0.02),
+            "Referer": _strings(urls, referers, rng.random(rows) < 0.4),
+            "Title": _strings(titles, pages, rng.random(rows) < 0.15),
             "SearchPhrase": _strings(texts, phrases, no_phrase),
             "MobilePhoneModel": _strings(models, model, no_model),
             "URLHash": _hash(pages),

@@ -8,6 +8,8 @@ without a row at this size.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,23 @@ import pyarrow as pa
 from .model import Query, Suite
 from .tables import register_tables, write_table
 
-ROWS = 30_000
-"""Rows of lineorder; about four make an order."""
 
-CUSTOMERS, SUPPLIERS, PARTS = 900, 300, 2_000
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Rows of the tables.
+
+    Attributes:
+        lineorder: About four make an order.
+        customer: Customers.
+        supplier: Suppliers.
+        part: Parts.
+    """
+
+    lineorder: int = 30_000
+    customer: int = 900
+    supplier: int = 300
+    part: int = 2_000
+
 
 FIRST_DAY, LAST_DAY = datetime.date(1992, 1, 1), datetime.date(1998, 12, 31)
 
@@ -55,9 +70,9 @@ def _places(rng: np.random.Generator, count: int) -> dict[str, list[str]]:
     }
 
 
-def _customers(rng: np.random.Generator) -> pa.Table:
-    keys = range(1, CUSTOMERS + 1)
-    places = _places(rng, CUSTOMERS)
+def _customers(rng: np.random.Generator, count: int) -> pa.Table:
+    keys = range(1, count + 1)
+    places = _places(rng, count)
     segments = ("AUTOMOBILE", "BUILDING", "FURNITURE", "HOUSEHOLD", "MACHINERY")
     return pa.table(
         {
@@ -65,29 +80,29 @@ def _customers(rng: np.random.Generator) -> pa.Table:
             "c_name": [f"Customer#{key:09}" for key in keys],
             "c_address": [f"Street {key * 7919 % 10_007}" for key in keys],
             **{f"c_{name}": values for name, values in places.items()},
-            "c_mktsegment": [segments[i] for i in rng.integers(0, len(segments), CUSTOMERS)],
+            "c_mktsegment": [segments[i] for i in rng.integers(0, len(segments), count)],
         }
     )
 
 
-def _suppliers(rng: np.random.Generator) -> pa.Table:
-    keys = range(1, SUPPLIERS + 1)
+def _suppliers(rng: np.random.Generator, count: int) -> pa.Table:
+    keys = range(1, count + 1)
     return pa.table(
         {
             "s_suppkey": pa.array(keys, pa.int32()),
             "s_name": [f"Supplier#{key:09}" for key in keys],
             "s_address": [f"Quay {key * 6101 % 10_007}" for key in keys],
-            **{f"s_{name}": values for name, values in _places(rng, SUPPLIERS).items()},
+            **{f"s_{name}": values for name, values in _places(rng, count).items()},
         }
     )
 
 
-def _parts(rng: np.random.Generator) -> pa.Table:
-    keys = range(1, PARTS + 1)
-    makers, categories = rng.integers(1, 6, PARTS), rng.integers(1, 6, PARTS)
-    brands = np.where(rng.random(PARTS) < 0.5, rng.integers(20, 30, PARTS), rng.integers(1, 41, PARTS))
+def _parts(rng: np.random.Generator, count: int) -> pa.Table:
+    keys = range(1, count + 1)
+    makers, categories = rng.integers(1, 6, count), rng.integers(1, 6, count)
+    brands = np.where(rng.random(count) < 0.5, rng.integers(20, 30, count), rng.integers(1, 41, count))
     colours = ("almond", "azure", "beige", "blue", "coral", "ivory", "khaki", "linen", "peach", "plum", "rose", "teal")
-    first, second = rng.integers(0, len(colours), PARTS), rng.integers(0, len(colours), PARTS)
+    first, second = rng.integers(0, len(colours), count), rng.integers(0, len(colours), count)
     kinds = ("ECONOMY BRUSHED TIN", "LARGE PLATED STEEL", "PROMO BURNISHED COPPER", "SMALL POLISHED BRASS")
     return pa.table(
         {
@@ -97,9 +112,9 @@ def _parts(rng: np.random.Generator) -> pa.Table:
             "p_category": [f"MFGR#{m}{c}" for m, c in zip(makers, categories, strict=True)],
             "p_brand1": [f"MFGR#{m}{c}{b}" for m, c, b in zip(makers, categories, brands, strict=True)],
             "p_color": [colours[a] for a in first],
-            "p_type": [kinds[i] for i in rng.integers(0, len(kinds), PARTS)],
-            "p_size": pa.array(rng.integers(1, 51, PARTS), pa.int32()),
-            "p_container": [("SM BOX", "MED BAG", "LG CASE", "JUMBO JAR")[i] for i in rng.integers(0, 4, PARTS)],
+            "p_type": [kinds[i] for i in rng.integers(0, len(kinds), count)],
+            "p_size": pa.array(rng.integers(1, 51, count), pa.int32()),
+            "p_container": [("SM BOX", "MED BAG", "LG CASE", "JUMBO JAR")[i] for i in rng.integers(0, 4, count)],
         }
     )
 
@@ -137,21 +152,22 @@ def _dates() -> pa.Table:
     )
 
 
-def _lineorder(rng: np.random.Generator) -> pa.Table:
-    orders = np.sort(rng.integers(1, ROWS // 4, ROWS))
-    line = np.arange(ROWS) - np.searchsorted(orders, orders) + 1
+def _lineorder(rng: np.random.Generator, sizes: Sizes) -> pa.Table:
+    rows = sizes.lineorder
+    orders = np.sort(rng.integers(1, rows // 4, rows))
+    line = np.arange(rows) - np.searchsorted(orders, orders) + 1
     keys = np.array([_key(day) for day in _days()])
-    ordered = rng.integers(0, len(keys), ROWS // 4)[orders - 1]
-    quantity, discount = rng.integers(1, 51, ROWS), rng.integers(0, 11, ROWS)
-    price = rng.integers(90_000, 200_000, ROWS) * quantity // 10
+    ordered = rng.integers(0, len(keys), rows // 4)[orders - 1]
+    quantity, discount = rng.integers(1, 51, rows), rng.integers(0, 11, rows)
+    price = rng.integers(90_000, 200_000, rows) * quantity // 10
     priorities = ("1-URGENT", "2-HIGH", "3-MEDIUM", "4-NOT SPECI", "5-LOW")
     modes = ("AIR", "FOB", "MAIL", "RAIL", "REG AIR", "SHIP", "TRUCK")
     numbers = {
         "lo_orderkey": orders,
         "lo_linenumber": line,
-        "lo_custkey": rng.integers(1, CUSTOMERS + 1, ROWS // 4)[orders - 1],
-        "lo_partkey": rng.integers(1, PARTS + 1, ROWS),
-        "lo_suppkey": rng.integers(1, SUPPLIERS + 1, ROWS),
+        "lo_custkey": rng.integers(1, sizes.customer + 1, rows // 4)[orders - 1],
+        "lo_partkey": rng.integers(1, sizes.part + 1, rows),
+        "lo_suppkey": rng.integers(1, sizes.supplier + 1, rows),
         "lo_orderdate": keys[ordered],
     }
     amounts = {
@@ -161,27 +177,33 @@ def _lineorder(rng: np.random.Generator) -> pa.Table:
         "lo_discount": discount,
         "lo_revenue": price * (100 - discount) // 100,
         "lo_supplycost": price * 6 // 10 // quantity,
-        "lo_tax": rng.integers(0, 9, ROWS),
-        "lo_commitdate": keys[np.minimum(ordered + rng.integers(30, 91, ROWS), len(keys) - 1)],
+        "lo_tax": rng.integers(0, 9, rows),
+        "lo_commitdate": keys[np.minimum(ordered + rng.integers(30, 91, rows), len(keys) - 1)],
     }
     return pa.table(
         {
             **{name: pa.array(values, pa.int32()) for name, values in numbers.items()},
             "lo_orderpriority": [priorities[i] for i in orders % len(priorities)],
-            "lo_shippriority": ["0"] * ROWS,
+            "lo_shippriority": ["0"] * rows,
             **{name: pa.array(values, pa.int32()) for name, values in amounts.items()},
-            "lo_shipmode": [modes[i] for i in rng.integers(0, len(modes), ROWS)],
+            "lo_shipmode": [modes[i] for i in rng.integers(0, len(modes), rows)],
         }
     )
 
 
-def _write(folder: Path) -> None:
+def make_star(sizes: Sizes) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the five tables by name, the same ones each time."""
     rng = np.random.default_rng(13)
-    write_table(folder, "customer", _customers(rng))
-    write_table(folder, "supplier", _suppliers(rng))
-    write_table(folder, "part", _parts(rng))
-    write_table(folder, "dates", _dates())
-    write_table(folder, "lineorder", _lineorder(rng))
+    yield "customer", _customers(rng, sizes.customer)
+    yield "supplier", _suppliers(rng, sizes.supplier)
+    yield "part", _parts(rng, sizes.part)
+    yield "dates", _dates()
+    yield "lineorder", _lineorder(rng, sizes)
+
+
+def _write(folder: Path) -> None:
+    for name, table in make_star(Sizes()):
+        write_table(folder, name, table)
 
 
 def _discounts(condition: str) -> str:

@@ -1,0 +1,63 @@
+"""apiary_df: a session in the host's process, and so many node processes of one bee each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+import apiary_df
+from apiary_df.tables import register_object_store_for
+from benchmarks.engines.adapter import Setup
+
+_TOLD = ("distributed", "reason", "stages", "tasks", "bytes_through_storage", "requests")
+"""What of a report is kept; the rest is about single tasks."""
+
+START_TIMEOUT_S = 300.0
+"""On a busy machine nodes take longer to come up than a user would wait."""
+
+
+class Swarm:
+    """The swarm; its options are those of :class:`apiary_df.config.Settings`."""
+
+    def start(self, setup: Setup) -> None:
+        """Start the nodes and open a session."""
+        self._session = apiary_df.SessionContext(
+            storage=setup.root,
+            nodes=setup.workers,
+            progress=False,
+            **{"node_start_timeout_s": START_TIMEOUT_S, **_typed(setup.options)},
+        )
+        for name, url in setup.tables.items():
+            register_object_store_for(self._session, url)
+            self._session.register_parquet(name, url)
+
+    def run(self, sql: str) -> pa.Table:
+        """Run a query."""
+        return self._session.sql(sql).to_arrow_table()
+
+    def report(self) -> dict[str, Any] | None:
+        """Return what the session's last report says of the query as a whole."""
+        report = self._session.last_query
+        return None if report is None else {name: getattr(report, name) for name in _TOLD}
+
+    def close(self) -> None:
+        """Close the session, which ends the nodes."""
+        self._session.close()
+
+
+def _typed(options: Mapping[str, str]) -> dict[str, Any]:
+    """Return options as the types of their settings: what is typed on a command line is text."""
+    return {name: _value(text) for name, text in options.items()}
+
+
+def _value(text: str) -> object:
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
