@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint types unit suites fuzz decoders simulate chaos users matrix bench clean
+.PHONY: demo test lint types unit suites fuzz decoders simulate chaos users matrix bench bench-engines clean
 
 # The environment is made anew when the package's dependencies change.
 $(STAMP): pyproject.toml
@@ -61,8 +61,14 @@ decoders: $(STAMP)
 matrix: $(STAMP)
 	$(BIN)/python -m tests.matrix
 
+# TPC-H on the swarm, on plain DataFusion and on DuckDB, in turn; answers compared.
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.tpch --scale 1 --nodes 2 --json .bench/tpch.json
+	$(BIN)/python -m benchmarks run --suite tpch --scale 1 --json .bench/tpch.json --plot .bench/tpch.png
+
+# Sail, Daft and Spark in an environment of their own, where `python -m benchmarks run --engines all` finds them.
+bench-engines: $(STAMP)
+	$(PYTHON) -m venv .bench/engines
+	.bench/engines/bin/pip install --quiet --editable '.[bench-sail,bench-daft,bench-spark]'
 
 clean:
 	rm -rf $(VENV) .demo .bench .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis

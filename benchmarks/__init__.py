@@ -1,1 +1,1 @@
-"""Measurements that are run by hand: ``python -m benchmarks.tpch --help``. No test depends on their figures."""
+"""Measurements that are run by hand: ``python -m benchmarks --help``. No test depends on their figures."""

@@ -20,15 +20,13 @@ from rich.table import Table
 from apiary_df.errors import ApiaryError
 from benchmarks.compare import show_changes
 from benchmarks.engines.adapter import KINDS
+from benchmarks.harness import BENCH_FOLDER
 from benchmarks.places import Storage
 from benchmarks.plot import draw
 from benchmarks.record import Record, read_record, write_record
 from benchmarks.runs import Wanted, parse_engines, run_suite
 from benchmarks.show import is_all_right, show
 from benchmarks.suites import SUITES
-
-BENCH_FOLDER = Path(".bench")
-"""Where tables are made; ignored by git."""
 
 FOREIGN_PYTHON = BENCH_FOLDER / "engines" / "bin" / "python"
 """The interpreter of the environment that `make bench-engines` makes."""

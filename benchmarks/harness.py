@@ -1,6 +1,6 @@
-"""What the benchmarks share: sessions of both engines, alternating timings, and the facts that a figure needs.
+"""What the small benchmarks share: sessions of both engines, alternating timings, and the facts that a figure needs.
 
-Here belongs what every benchmark does the same way. Data, queries and tables of one benchmark stay in its own module.
+Here belongs what benchmarks of one question do the same way. Suites on several engines are for :mod:`benchmarks.runs`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -73,11 +73,6 @@ def elapsed_s(query: Query) -> float:
     start = time.perf_counter()
     query()
     return time.perf_counter() - start
-
-
-def spread(seconds: Sequence[float]) -> float:
-    """Return how far apart the slowest and the fastest run are, as a part of the median."""
-    return (max(seconds) - min(seconds)) / statistics.median(seconds)
 
 
 def open_swarm(storage: str | None, nodes: int) -> apiary_df.SessionContext:

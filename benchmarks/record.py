@@ -7,7 +7,7 @@ looked at again as if it had just been made.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.engines.adapter import SINGLE
+from benchmarks.harness import write_json
 
 FORMAT = 1
 """Number of the layout; another one is refused."""
@@ -218,12 +219,6 @@ def times_as_fast(record: Record) -> Iterator[tuple[EngineRecord, float]]:
 def write_record(path: Path, record: Record) -> None:
     """Write a record as JSON."""
     write_json(path, msgspec.to_builtins(record))
-
-
-def write_json(path: Path, figures: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write figures as JSON for people and programs; dataclasses become objects."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n")
 
 
 def read_record(path: Path) -> Record:

@@ -24,7 +24,7 @@ from apiary_df.tables import register_object_store_for
 from benchmarks.answers import Answers
 from benchmarks.engines.adapter import KINDS, SINGLE, Kind, Setup
 from benchmarks.engines.client import EngineFailed, EngineProcess
-from benchmarks.facts import environment
+from benchmarks.harness import environment
 from benchmarks.memory_watch import MemoryWatch
 from benchmarks.places import Place, Storage, placed
 from benchmarks.record import NOT_COMPARED, EngineRecord, Outcome, QueryRecord, Record

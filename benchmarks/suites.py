@@ -1,6 +1,6 @@
 """The suites: queries, and tables at a scale, made once and kept.
 
-TPC-H, SSB and ClickBench's shapes are those whose answers the tests compare (``tests.suite``), over larger tables. Here
+SSB and ClickBench's shapes have modules of their own, since the tests compare their answers over small tables. Here
 belong the suites that only measure: shuffles, latency, planning. How queries are run is for :mod:`benchmarks.runs`.
 """
 
@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from apiary_df.demo import tpch_queries
 from apiary_df.demo.data import generate_tpch, tpch_paths
-from tests.suite.clickbench import CLICKBENCH, make_hits
-from tests.suite.ssb import SSB, Sizes, make_star
+from benchmarks import hits, star
 
 ROW_GROUP_ROWS = 131_072
 """Rows of a row group in the tables that are made here: enough of them at scale 1 to be shared out evenly."""
@@ -60,17 +59,17 @@ def _tpch_tables(folder: Path, scale: float) -> Mapping[str, Path]:
 
 
 def _ssb_tables(folder: Path, scale: float) -> Mapping[str, Path]:
-    sizes = Sizes(
+    sizes = star.Sizes(
         lineorder=max(1_000, int(6_000_000 * scale)),
         customer=max(300, int(30_000 * scale)),
         supplier=max(100, int(2_000 * scale)),
         part=max(1_000, int(200_000 * (1 + np.log2(max(1.0, scale))) * min(1.0, scale))),
     )
-    return _written(folder, ("customer", "supplier", "part", "dates", "lineorder"), lambda: make_star(sizes))
+    return _written(folder, ("customer", "supplier", "part", "dates", "lineorder"), lambda: star.make_star(sizes))
 
 
 def _hits_tables(folder: Path, scale: float) -> Mapping[str, Path]:
-    return _written(folder, ("hits",), lambda: [("hits", make_hits(max(24_000, int(HITS_ROWS * scale))))])
+    return _written(folder, ("hits",), lambda: [("hits", hits.make_hits(max(24_000, int(HITS_ROWS * scale))))])
 
 
 def _shuffle_tables(folder: Path, scale: float) -> Mapping[str, Path]:
@@ -211,7 +210,7 @@ SUITES: Mapping[str, BenchSuite] = {
             what="Star Schema Benchmark, 13 queries over a star of five tables",
             data="ssb",
             make=_ssb_tables,
-            queries={query.name: query.sql for query in SSB.queries},
+            queries=star.QUERIES,
             first="q1.1",
         ),
         BenchSuite(
@@ -219,7 +218,7 @@ SUITES: Mapping[str, BenchSuite] = {
             what="ClickBench's 43 shapes over one table of web hits",
             data="hits",
             make=_hits_tables,
-            queries={query.name: query.sql for query in CLICKBENCH.queries},
+            queries={f"q{number:02}": sql for number, sql in enumerate(hits.QUERIES)},
             first="q01",
         ),
         BenchSuite(

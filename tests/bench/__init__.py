@@ -1,0 +1,1 @@
+"""Tests of the benchmarks' harness: that it measures, compares and shows; none looks at how fast anything is."""
