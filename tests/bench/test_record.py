@@ -90,10 +90,10 @@ def test_a_total_counts_only_queries_that_both_engines_ran() -> None:
     assert swarm is not None
     assert ray is not None
     assert swarm.ratio == pytest.approx(1.1)
-    assert (swarm.lowest, swarm.highest) == (pytest.approx(1.05), pytest.approx(1.15))
-    assert swarm.worst == (pytest.approx(1.2), "Q1")
+    assert [swarm.lowest, swarm.highest, swarm.worst[0]] == pytest.approx([1.05, 1.15, 1.2])
+    assert swarm.worst[1] == "Q1"
     assert (ray.queries, ray.failed) == (1, ("Q21",))
-    assert [(engine.name, times) for engine, times in times_as_fast(record())] == [("daft-ray", pytest.approx(2.0))]
+    assert {engine.name: times for engine, times in times_as_fast(record())} == pytest.approx({"daft-ray": 2.0})
 
 
 def test_a_saved_record_reads_back_the_same(tmp_path: Path) -> None:
