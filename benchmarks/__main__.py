@@ -8,7 +8,9 @@ Here belongs what turns words of a command line into values; measuring is for ``
 
 from __future__ import annotations
 
+import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -32,8 +34,11 @@ FOREIGN_PYTHON = BENCH_FOLDER / "engines" / "bin" / "python"
 """The interpreter of the environment that `make bench-engines` makes."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure apiary_df, and other engines beside it.")
+PIPED_WIDTH = 200
+"""Columns of output that goes to no terminal: enough for all engines side by side."""
+
 # What is piped into a file is not cut to the eighty columns of a terminal that is not there.
-console = Console(width=None if sys.stdout.isatty() else 160)
+console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 @app.command()
@@ -141,7 +146,7 @@ def plot(
 
 @app.command(name="list")
 def list_all() -> None:
-    """Say which suites and engines there are."""
+    """Say which suites and engines there are, and which benchmarks of a single question."""
     suites = Table(title="suites")
     for name in ("suite", "queries", "what"):
         suites.add_column(name)
@@ -152,7 +157,21 @@ def list_all() -> None:
         engines.add_column(name)
     for kind in KINDS.values():
         engines.add_row(kind.name, kind.what, escape(f"pip install 'apiary-df[{kind.extra}]'"))
-    console.print(suites, engines)
+    alone = Table(title="benchmarks of a single question")
+    for name in ("command", "what"):
+        alone.add_column(name)
+    for module, what in _single_questions():
+        alone.add_row(f"python -m benchmarks.{module}", escape(what))
+    console.print(suites, engines, alone)
+
+
+def _single_questions() -> Iterator[tuple[str, str]]:
+    """Yield the modules that are commands of their own, and what each says of itself in a line."""
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        if "main" in names:
+            yield path.stem, (ast.get_docstring(tree) or "").splitlines()[0]
 
 
 def _known(name: str, known: list[str], option: str) -> str:

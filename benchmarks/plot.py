@@ -15,6 +15,12 @@ COLOURS = ("#d98200", "#4d4d4d", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#a
 MARKERS = "osD^vPX*"
 GIB = 1 << 30
 
+WIDEST = 16.0
+"""Width of the widest picture, in inches."""
+
+LONGEST_BAR = 5.0
+"""Longest bar that is drawn, in medians of all bars; longer ones are cut and marked."""
+
 
 def draw(record: Record, path: Path) -> None:
     """Write a PNG.
@@ -30,7 +36,7 @@ def draw(record: Record, path: Path) -> None:
 
     names = [engine.name for engine in record.engines if engine.failure is None]
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
-    figure = plt.figure(figsize=(max(10.0, 0.42 * len(record.queries) + 3), 7.5), layout="constrained")
+    figure = plt.figure(figsize=(min(WIDEST, max(10.0, 0.42 * len(record.queries) + 3)), 7.5), layout="constrained")
     figure.suptitle(record.title(), fontsize=13, fontweight="bold")
     parts: Any = figure.subfigures(2, 1, height_ratios=[max(1.0, 0.16 * len(names) + 0.5), 2.0])
     above, below = parts
@@ -51,12 +57,14 @@ def draw(record: Record, path: Path) -> None:
 def _bars(axes: Any, values: Mapping[str, float | None], colours: dict[str, str], title: str, form: str) -> None:
     names = list(values)
     lengths = [value or 0.0 for value in values.values()]
-    bars = axes.barh(names, lengths, color=[colours[name] for name in names], height=0.65)
-    texts = ["" if value is None else form.format(value) for value in values.values()]
+    # One engine far behind would make the others too small to tell apart: its bar is cut, and its figure says so.
+    end = max(min(max(lengths), LONGEST_BAR * statistics.median(lengths)), 0.01)
+    bars = axes.barh(names, [min(length, end) for length in lengths], color=[colours[n] for n in names], height=0.65)
+    texts = ["" if not length else ("» " if length > end else "") + form.format(length) for length in lengths]
     axes.bar_label(bars, labels=texts, padding=3, fontsize=9)
     axes.set_title(title, fontsize=10)
     # Room for the label of the longest bar.
-    axes.set_xlim(0, max([*lengths, 0.01]) * 1.22)
+    axes.set_xlim(0, end * 1.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="both", labelsize=9)
 
@@ -82,11 +90,11 @@ def _dots(axes: Any, record: Record, names: list[str], colours: dict[str, str]) 
         )
     axes.axhline(1.0, color=colours.get(record.base, "black"), linewidth=1.2, zorder=2, label=record.base)
     axes.set_yscale("log")
-    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+    from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
-    axes.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
+    axes.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.set_ylabel(f"time, × {record.base} (log)", fontsize=10)
     long = max((len(query.name) for query in record.queries), default=0) > 4
     axes.set_xticks(list(places), [query.name for query in record.queries], rotation=30 if long else 0, fontsize=9)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from apiary_df.config import format_bytes
+from apiary_df.costs import NO_REQUESTS
 from benchmarks.record import (
     NOT_COMPARED,
     SAME,
@@ -79,8 +80,9 @@ def what_swarms_did(record: Record) -> Table:
 
 
 def _did(report: dict[str, object]) -> list[str]:
-    requests = report["requests"]
-    assert isinstance(requests, dict)
+    told = report["requests"]
+    assert isinstance(told, dict)
+    requests = {kind: count for kind, count in told.items() if kind not in NO_REQUESTS}
     through = report["bytes_through_storage"]
     assert isinstance(through, int)
     by_kind = " ".join(f"{kind} {count}" for kind, count in sorted(requests.items()) if count)

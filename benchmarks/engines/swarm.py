@@ -11,7 +11,7 @@ import apiary_df
 from apiary_df.tables import register_object_store_for
 from benchmarks.engines.adapter import Setup
 
-_TOLD = ("distributed", "reason", "stages", "tasks", "bytes_through_storage", "requests")
+_TOLD = ("distributed", "reason", "stages", "tasks", "bytes_through_storage", "requests", "dollars")
 """What of a report is kept; the rest is about single tasks."""
 
 START_TIMEOUT_S = 300.0

@@ -182,6 +182,7 @@ DECIMAL = pa.decimal128(10, 4)
     [
         (pa.table({"y": pa.array([1, 2]), "avg(x)": [1.50004, 0.3333333]}), True),
         (pa.table({"y": pa.array([2, 1]), "avg(x)": [0.3333333, 1.50004]}), True),
+        (pa.table({"y": pa.array([1, 2]), "avg(x)": [1.5, 0.3334]}), True),
         (pa.table({"y": pa.array([1, 2]), "avg(x)": [1.6, 0.3333333]}), False),
         (pa.table({"y": pa.array([1, 2]), "avg(x)": [1.5, None]}), False),
         (pa.table({"y": pa.array([1, 2])}), False),
