@@ -16,7 +16,7 @@ PATIENCE_S = 20.0
 SCRIPT = """
 import json, os, signal, sys
 import apiary_df
-ctx = apiary_df.SessionContext(nodes=1)
+ctx = apiary_df.SessionContext(nodes=1, node_start_timeout_s=120)
 (node,) = ctx.nodes()
 print(json.dumps({"pid": node.heartbeat.pid, "storage": ctx.storage}), flush=True)
 if sys.argv[1] == "killed":

@@ -183,7 +183,7 @@ _LOGGERS = """
 import json, logging, apiary_df
 before = set(logging.root.manager.loggerDict)
 from apiary_df import SessionContext
-ctx = SessionContext(storage="memory://log", nodes=1, small_bytes=0)
+ctx = SessionContext(storage="memory://log", nodes=1, small_bytes=0, node_start_timeout_s=120)
 ctx.sql("SELECT 1").collect()
 ctx.close()
 import apiary_df.worker.node, apiary_df.tables, apiary_df.coordinator

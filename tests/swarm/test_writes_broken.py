@@ -169,11 +169,11 @@ import os, signal, sys, threading, time
 from pathlib import Path
 from apiary_df import SessionContext
 from apiary_df.store import Store
+from swarm.helpers import FORCED
 from swarm.test_writes_broken import slow, staged_in, write_through
 
 source, out, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 LIVES = {"heartbeat_s": 0.2, "suspect_after_s": 2.0, "dead_after_s": 4.0}
-FORCED = {"small_bytes": 0, "finish_here_bytes": 0, "min_task_bytes": 0}
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
