@@ -72,6 +72,7 @@ class Task:
         partial: What counts; None while nothing does.
         due_s: When the next attempt is to be sent, by the coordinator's clock; None if none is to be.
         slots: Bees' shares of memory that the next attempt may hold.
+        running: Numbers of the attempts that may still end by themselves; asked for at every look, of every task.
     """
 
     spec: TaskSpec
@@ -80,11 +81,7 @@ class Task:
     partial: PartialRef | None = None
     due_s: float | None = None
     slots: int = 1
-
-    @property
-    def running(self) -> tuple[int, ...]:
-        """Numbers of the attempts that may still end by themselves."""
-        return tuple(n for n, attempt in enumerate(self.attempts) if attempt.outcome is Outcome.RUNNING)
+    running: tuple[int, ...] = ()
 
     @property
     def failures(self) -> int:
@@ -96,11 +93,18 @@ class Task:
         """How many attempts were lost with their nodes, or forgotten by them."""
         return sum(attempt.outcome is Outcome.LOST for attempt in self.attempts)
 
+    def begin(self, attempt: Attempt) -> int:
+        """Note an attempt that is being sent, and return its number."""
+        self.attempts.append(attempt)
+        self.running = (*self.running, len(self.attempts) - 1)
+        return self.running[-1]
+
     def end(self, number: int, outcome: Outcome, now_s: float, error: ApiaryError | None = None) -> None:
         """Note how an attempt ended."""
         attempt = self.attempts[number]
         ended_s = now_s if attempt.ended_s is None else attempt.ended_s
         self.attempts[number] = replace(attempt, outcome=outcome, ended_s=ended_s, error=error or attempt.error)
+        self.running = tuple(other for other in self.running if other != number)
 
     def key(self, query_id: str, attempt: int) -> TaskKey:
         """Return the name of an attempt."""

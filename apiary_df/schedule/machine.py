@@ -268,12 +268,12 @@ class Schedule:
             speculative=speculative,
             sent_s=now_s,
         )
-        task.attempts.append(attempt)
+        number = task.begin(attempt)
         task.due_s = None
         self._given[node_id] = self._given.get(node_id, 0) + 1
         why = f"node {task.attempts[-2].node_id} is slow with it" if speculative else task.spec.why
         spec = replace(task.spec, node_id=node_id, why=why)
-        return node_id, Dispatch(spec=spec, attempt=len(task.attempts) - 1, epoch=task.epoch, slots=slots)
+        return node_id, Dispatch(spec=spec, attempt=number, epoch=task.epoch, slots=slots)
 
     def _sent(self, begun: Iterable[tuple[str, Dispatch]]) -> tuple[Command, ...]:
         by_node: dict[str, list[Dispatch]] = {}
