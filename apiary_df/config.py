@@ -356,6 +356,9 @@ class Settings:
         first_byte_s: Seconds that a request to a bucket usually takes to its first byte, 0.0001 to 60. 0.03, as
             measured of S3; what takes much longer is asked for once more.
         mib_s: Seconds that each MiB of a request takes after that, 0 to 60. 0.02.
+        combine_from_dollars: A shuffle through a bucket gets a stage that puts its pieces together if that saves at
+            least so many dollars in requests by the prices above, 0 to 1000. 0.05: what a second pass over the rows is
+            worth; with S3's prices that is 400 bees into 400 partitions, and fewer never pay for it.
         inline_partial_bytes: Partials of at most so many bytes lie in the commit record itself, 0 to 1 MiB, and no
             object is written and read for them; all of a stage's together have at most 64 KiB. 16 KiB: it saves each
             task that writes one request, and each that reads as many as there are.
@@ -415,6 +418,7 @@ class Settings:
     dollars_per_1000_gets: float = _setting(0.0004, "factor", 0, 1000)
     first_byte_s: float = _setting(0.03, "seconds", 0.0001, 60)
     mib_s: float = _setting(0.02, "seconds", 0, 60)
+    combine_from_dollars: float = _setting(0.05, "factor", 0, 1000)
     inline_partial_bytes: int = _setting(16 * KIB, "bytes", 0, MIB)
     fetch_bytes: int = _setting(64 * MIB, "bytes", 1, TIB)
     hedge: bool = _setting(True, "flag")

@@ -27,6 +27,10 @@ STAGE_REQUESTS = 5
 MOST_GROUPS = 64
 """Groups of producers, or of partitions, that are tried for a combining stage: the best is near the square root."""
 
+IN_FLIGHT = 64
+"""Requests that a task has under way at a time, at most: they hide a bucket's latency long before they use its request
+limit up."""
+
 NO_REQUESTS = frozenset({"bytes_in", "bytes_out", "hedged"})
 """What counts of requests hold besides: bytes, and how many of the requests were second ones."""
 
@@ -114,9 +118,7 @@ def in_all(requests: Mapping[str, int]) -> int:
     return sum(count for kind, count in requests.items() if kind not in NO_REQUESTS)
 
 
-def direct(
-    producers: int, consumers: int, size_bytes: int, prices: Prices, latencies: Latencies, *, in_flight: int
-) -> ShuffleCost:
+def direct(producers: int, consumers: int, size_bytes: int, prices: Prices, latencies: Latencies) -> ShuffleCost:
     """Return what a shuffle costs whose consumers read the producers' own objects.
 
     Args:
@@ -125,19 +127,18 @@ def direct(
         size_bytes: Bytes that change hands in all.
         prices: Prices.
         latencies: Latencies.
-        in_flight: Requests that a task has under way at a time, >= 1.
     """
     puts, gets = PUTS_A_TASK * producers, producers * consumers
     return ShuffleCost(
         puts=puts,
         gets=gets,
         dollars=dollars({"put": puts, "get": gets}, prices),
-        seconds=_reading_s(producers, size_bytes / consumers, latencies, in_flight),
+        seconds=_reading_s(producers, size_bytes / consumers, latencies),
     )
 
 
 def combined(
-    producers: int, consumers: int, size_bytes: int, prices: Prices, latencies: Latencies, *, in_flight: int
+    producers: int, consumers: int, size_bytes: int, prices: Prices, latencies: Latencies, *, least_combiners: int = 1
 ) -> ShuffleCost:
     """Return what the shuffle costs with a combining stage whose groups are as cheap as any.
 
@@ -147,16 +148,17 @@ def combined(
         size_bytes: Bytes that change hands in all.
         prices: Prices.
         latencies: Latencies.
-        in_flight: Requests that a task has under way at a time, >= 1.
+        least_combiners: Tasks that the combining stage must have, as far as there are producers and consumers for so
+            many: with fewer than there are bees, some would have nothing to do.
     """
 
     def shaped(groups: int, parts: int) -> ShuffleCost:
         combiners = groups * parts
         requests = {"put": PUTS_A_TASK * (producers + combiners), "get": parts * producers + groups * consumers}
         share_bytes = size_bytes / combiners
-        seconds = _reading_s(math.ceil(producers / groups), share_bytes, latencies, in_flight)
+        seconds = _reading_s(math.ceil(producers / groups), share_bytes, latencies)
         seconds += STAGE_REQUESTS * latencies.first_byte_s + latencies.mib_s * share_bytes / MIB
-        seconds += _reading_s(groups, size_bytes / consumers, latencies, in_flight)
+        seconds += _reading_s(groups, size_bytes / consumers, latencies)
         return ShuffleCost(
             puts=requests["put"],
             gets=requests["get"],
@@ -166,15 +168,64 @@ def combined(
             partition_groups=parts,
         )
 
-    shapes = (
-        shaped(groups, parts)
-        for groups in range(1, min(producers, MOST_GROUPS) + 1)
-        for parts in range(1, min(consumers, MOST_GROUPS) + 1)
-    )
+    most_groups, most_parts = min(producers, MOST_GROUPS), min(consumers, MOST_GROUPS)
+    least = min(least_combiners, most_groups * most_parts)
+    # Each further group costs more, so of partitions there are just as many as make enough tasks.
+    sides = ((groups, math.ceil(least / groups)) for groups in range(1, most_groups + 1))
+    shapes = (shaped(groups, parts) for groups, parts in sides if parts <= most_parts)
     return min(shapes, key=lambda cost: (cost.dollars, cost.seconds))
 
 
-def _reading_s(objects: int, size_bytes: float, latencies: Latencies, in_flight: int) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShufflePlanning:
+    """By what it is decided whether, and how, the pieces of a shuffle are put together on their way.
+
+    Attributes:
+        from_dollars: What a combining stage must save in requests.
+        bees: Tasks that can run at a time, >= 1.
+        task_bytes: Bytes below which a task is not worth its start: neighbouring partitions are read by one task.
+        prices: Prices.
+        latencies: Latencies.
+    """
+
+    from_dollars: float = 0.05
+    bees: int = 1
+    task_bytes: int = 0
+    prices: Prices = Prices()
+    latencies: Latencies = Latencies()
+
+    @classmethod
+    def of(cls, settings: Settings, bees: int = 1) -> ShufflePlanning:
+        """Return how shuffles are planned by a session's settings, for so many bees."""
+        return cls(
+            from_dollars=settings.combine_from_dollars,
+            bees=max(1, bees),
+            task_bytes=settings.min_task_bytes,
+            prices=Prices.of(settings),
+            latencies=Latencies.of(settings),
+        )
+
+    def combines(self, producers: int, partitions: int, size_bytes: int) -> bool:
+        """Whether a shuffle goes through a combining stage.
+
+        Args:
+            producers: Partitions of the plan below the shuffle, >= 1.
+            partitions: Partitions of the shuffle, >= 1.
+            size_bytes: Bytes that change hands, at most: no more tasks write or read than these are worth.
+        """
+        most = max(1, size_bytes // self.task_bytes) if self.task_bytes else max(producers, partitions)
+        producing, consuming = min(producers, most), min(partitions, most)
+        plain = direct(producing, consuming, size_bytes, self.prices, self.latencies)
+        if plain.dollars < self.from_dollars:
+            return False
+        return plain.dollars - self.shape(producing, consuming, size_bytes).dollars >= self.from_dollars
+
+    def shape(self, producers: int, consumers: int, size_bytes: int) -> ShuffleCost:
+        """Return the cheapest combining stage that has work for all bees."""
+        return combined(producers, consumers, size_bytes, self.prices, self.latencies, least_combiners=self.bees)
+
+
+def _reading_s(objects: int, size_bytes: float, latencies: Latencies) -> float:
     """Return how long one task reads its share, spread evenly over so many objects, several requests at a time."""
-    rounds = math.ceil(objects / in_flight)
+    rounds = math.ceil(objects / IN_FLIGHT)
     return rounds * (latencies.first_byte_s + latencies.mib_s * size_bytes / objects / MIB)

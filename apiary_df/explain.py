@@ -192,6 +192,8 @@ def _parallelism(stage: Stage, display: Display) -> str:
             assert isinstance(leaf, ScanLeaf)
             size = sum(file.size_bytes for file in leaf.files)
             words.append(f"tasks by cells ({len(leaf.files)} files, {format_bytes(size)})")
+        elif stage.combines:
+            words.append("puts the shuffle's pieces together: fewer requests than if each task read them all")
         elif variant.kind == "hash":
             words.append(f"tasks by {variant.partitions} shuffle partitions")
         elif variant.kind == "spread":

@@ -14,12 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from apiary_df.config import MIB, Settings
-from apiary_df.costs import Latencies
+from apiary_df.costs import IN_FLIGHT, Latencies
 from apiary_df.errors import ObjectDamaged
 from apiary_df.store import Data, Store
-
-MOST_IN_FLIGHT = 64
-"""Reads in flight at most, however small: they hide a bucket's latency long before they use its request limit up."""
 
 HEDGED_SHARE = 0.05
 """Share of the reads that are asked for once more at most, but for one: when all are slow, more are slower."""
@@ -151,7 +148,7 @@ class _Fetcher:
     def _has_room(self, length: int, flying: Mapping[asyncio.Task[None], int]) -> bool:
         if not flying:
             return True
-        return len(flying) < MOST_IN_FLIGHT and sum(flying.values()) + length <= self._reading.budget_bytes
+        return len(flying) < IN_FLIGHT and sum(flying.values()) + length <= self._reading.budget_bytes
 
     async def _read(self, read: Read) -> None:
         begun_s = time.monotonic()

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from apiary_df.config import Settings
 from apiary_df.coordinator import QueryRun
+from apiary_df.costs import ShufflePlanning
 from apiary_df.dataframe import PHASES, DataFrame, QueryRunner, ResultStream, ours
 from apiary_df.errors import ConfigError, FunctionsRefused, RootsRefused, SqlError
 from apiary_df.explain import Explanation, is_explain, logical_of_explain, render
@@ -351,6 +352,7 @@ class SessionSwarm:
             partitions=min(max(MIN_PARTITIONS, bees), MAX_PARTITIONS),
             small_bytes=self.settings.small_bytes,
             bee_bytes=min(node.memory_per_bee for node in workers),
+            shuffles=None if self._view.store.kind == "folder" else ShufflePlanning.of(self.settings, bees),
         )
         plan = self._plan(df, planner, options)
         if isinstance(plan, RunsHere):

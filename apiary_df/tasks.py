@@ -7,10 +7,12 @@ Where a stage's work goes is decided here, once its inputs are complete and thei
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from operator import itemgetter
 
 from apiary_df.config import MIN_CELL_BYTES, Settings
+from apiary_df.costs import ShufflePlanning
 from apiary_df.errors import NoAliveNodes
 from apiary_df.model import (
     BranchChoice,
@@ -48,11 +50,13 @@ class TaskOptions:
             a partition.
         min_cell_bytes: Smallest piece that a file is cut into, in bytes, >= 1.
         inline_partial_bytes: Partials of at most so many bytes lie in commit records.
+        shuffles: By what the tasks of a combining stage are cut.
     """
 
     min_task_bytes: int = 0
     min_cell_bytes: int = MIN_CELL_BYTES
     inline_partial_bytes: int = 0
+    shuffles: ShufflePlanning = field(default_factory=ShufflePlanning)
 
     @classmethod
     def of(cls, settings: Settings) -> TaskOptions:
@@ -61,6 +65,7 @@ class TaskOptions:
             min_task_bytes=settings.min_task_bytes,
             min_cell_bytes=settings.min_cell_bytes,
             inline_partial_bytes=settings.inline_partial_bytes,
+            shuffles=ShufflePlanning.of(settings),
         )
 
 
@@ -165,6 +170,8 @@ class _StagePlanner:
     def variant(self, variant: Variant) -> list[TaskSpec]:
         if variant.kind == "cells":
             return self._by_cells(variant)
+        if self._stage.combines:
+            return self._combining(variant)
         if variant.kind in {"hash", "spread"}:
             return self._by_partitions(variant)
         spec = self.whole_task(variant)
@@ -287,6 +294,41 @@ class _StagePlanner:
             label = f"partition {group[0]}" if len(group) == 1 else f"partitions {group[0]}..{group[-1]}"
             specs.append(self._placed(spec, f"{label} of {variant.partitions}, least loaded"))
         return specs
+
+    def _combining(self, variant: Variant) -> list[TaskSpec]:
+        """Return tasks that each hand on, as they are, neighbouring partitions of neighbouring producers."""
+        (index,) = variant.split
+        leaf = self._stage.leaves[index]
+        assert isinstance(leaf, ExchangeLeaf)
+        partials = self._partials[leaf.stage]
+        total_bytes = sum(segment.length for partial in partials for segment in partial.segments)
+        shuffles = replace(self._options.shuffles, bees=sum(node.bees_total for node in self._workers))
+        shape = shuffles.shape(max(1, len(partials)), variant.partitions, total_bytes)
+        base = self.whole_task(variant)
+        specs: list[TaskSpec] = []
+        for producers in _stretches(len(partials), shape.producer_groups):
+            shares: list[list[SegmentRef]] = [[] for _ in range(shape.partition_groups)]
+            for partial in partials[producers.start : producers.stop]:
+                for segment in partial.segments:
+                    if segment.rows:
+                        number = segment.partition * shape.partition_groups // variant.partitions
+                        shares[number].append(partial.segment_ref(segment))
+            for number, refs in enumerate(shares):
+                if not refs:
+                    continue
+                size = sum(ref.segment.length for ref in refs)
+                read = ExchangeInput(leaf=index, segments=tuple(refs), ordered=False)
+                spec = replace(base, exchanges=(*base.exchanges, read), input_bytes=base.input_bytes + size)
+                label = f"share {number} of {shape.partition_groups} of the partitions"
+                why = f"{label}, of tasks {producers[0]}..{producers[-1]}: their pieces are put together"
+                specs.append(self._placed(spec, why))
+        return specs or [self._placed(base, "there is nothing to put together")]
+
+
+def _stretches(count: int, groups: int) -> list[range]:
+    """Cut so many places into stretches that differ by one at most; none is empty."""
+    ends = [count * group // groups for group in range(groups + 1)]
+    return [range(start, end) for start, end in pairwise(ends) if start < end]
 
 
 def _fits(share: Sequence[CellInfo], node: NodeInfo) -> bool:

@@ -28,7 +28,6 @@ from rich.table import Table
 
 from apiary_df import SessionContext, Settings
 from apiary_df.costs import Latencies, Prices, combined, direct, dollars
-from apiary_df.fetching import MOST_IN_FLIGHT
 from apiary_df.report import QueryReport
 from apiary_df.store import open_store
 from apiary_df.testing.faults import Faults, FaultyStore
@@ -56,7 +55,8 @@ class Counts:
     """What a shuffle took.
 
     Attributes:
-        producers: Tasks that wrote.
+        producers: Tasks that wrote first.
+        combiners: Tasks that put the pieces together.
         consumers: Tasks that read.
         made: Requests of all tasks, by kind and by what they were for.
         report: What the query reports.
@@ -64,6 +64,7 @@ class Counts:
     """
 
     producers: int
+    combiners: int
     consumers: int
     made: Counter[tuple[str, str]]
     report: QueryReport
@@ -71,13 +72,18 @@ class Counts:
 
     @property
     def puts(self) -> int:
-        """Objects that the producers wrote: partials and records."""
-        return self.made["put", "partial_0"] + self.made["create", "commit_0"]
+        """Objects that producers and combiners wrote: partials and records."""
+        return sum(self.made["put", f"partial_{s}"] + self.made["create", f"commit_{s}"] for s in self._writing)
 
     @property
     def gets(self) -> int:
-        """Ranges of the producers' partials that the consumers read."""
-        return self.made["ranges", "partial_0"]
+        """Ranges of those partials that were read."""
+        return sum(self.made["ranges", f"partial_{s}"] for s in self._writing)
+
+    @property
+    def _writing(self) -> range:
+        """The stages before the consumers'."""
+        return range(2 if self.combiners else 1)
 
     @property
     def lists(self) -> int:
@@ -98,6 +104,7 @@ def count_shuffle(
     *,
     rows_a_segment: int = ROWS_A_SEGMENT,
     inline_bytes: int = 0,
+    combine: bool = False,
 ) -> Counts:
     """Run a shuffle, and count.
 
@@ -108,6 +115,7 @@ def count_shuffle(
         root: URL of the swarm's root.
         rows_a_segment: Rows that each consumer gets of each producer, about.
         inline_bytes: Up to which size partials lie in their records.
+        combine: Put the pieces together on their way, as if to write cost nothing: so it pays at any size.
     """
     rows = consumers * rows_a_segment
     for part in range(producers):
@@ -121,6 +129,8 @@ def count_shuffle(
         min_cell_bytes=1,
         speculate=False,
         inline_partial_bytes=inline_bytes,
+        combine_from_dollars=0 if combine else 1000,
+        dollars_per_1000_puts=0 if combine else 0.005,
         suspect_after_s=300.0,
         dead_after_s=600.0,
         gc_grace_s=1200.0,
@@ -133,9 +143,11 @@ def count_shuffle(
         found = ctx.sql(SQL).to_arrow_table().sort_by("k")
         report = ctx.last_query
         assert report is not None
+    tasks = Counter(attempt.stage for attempt in report.task_reports)
     return Counts(
-        producers=sum(attempt.stage == 0 for attempt in report.task_reports),
-        consumers=sum(attempt.stage == 1 for attempt in report.task_reports),
+        producers=tasks[0],
+        combiners=tasks[1] if combine else 0,
+        consumers=tasks[max(tasks)],
         made=Counter((made.request, _what(made.keys[0])) for made in noted.made),
         report=report,
         equal=found.equals(plain.sql(SQL).to_arrow_table().sort_by("k")),
@@ -190,6 +202,7 @@ def _node(root: str, bees: int, noted: Faults, settings: Settings) -> Iterator[N
 def main(
     producers: Annotated[int, typer.Option(min=1, help="Tasks that write.")] = 256,
     consumers: Annotated[int, typer.Option(min=1, help="Partitions, each a task that reads.")] = 256,
+    combine: Annotated[bool, typer.Option(help="Put the pieces together on their way.")] = False,
     storage: Annotated[str, typer.Option(help="memory, folder, or s3: a service on this machine.")] = "memory",
 ) -> None:
     """Count the requests of a shuffle."""
@@ -199,26 +212,29 @@ def main(
             stack.enter_context(s3_server())
         roots = {"memory": f"memory://{uuid.uuid4().hex}", "folder": str(folder / "root"), "s3": SWARM_URL}
         (folder / "t").mkdir()
-        counts = count_shuffle(folder / "t", producers, consumers, roots[storage])
+        counts = count_shuffle(folder / "t", producers, consumers, roots[storage], combine=combine)
     report = counts.report
-    table = Table(title=f"A shuffle of {counts.producers} by {counts.consumers}, {storage}")
+    by_way = f" by way of {counts.combiners}" if counts.combiners else ""
+    table = Table(title=f"A shuffle of {counts.producers}{by_way} into {counts.consumers}, {storage}")
     for column in ("", "found", "at most"):
         table.add_column(column, justify="left" if not column else "right")
-    table.add_row("PUTs of producers", str(counts.puts), str(2 * producers))
-    table.add_row("range GETs of consumers", str(counts.gets), str(producers * consumers))
+    most_puts = 2 * (producers + counts.combiners)
+    table.add_row("PUTs", str(counts.puts), str(most_puts))
+    table.add_row("range GETs", str(counts.gets), str(producers * consumers))
     table.add_row("LISTs of tasks", str(counts.lists), "0")
     table.add_row("dollars of the shuffle", f"{counts.dollars:.4f}", f"{MOST_DOLLARS:.2f}")
     console.print(table)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.requests.items()))
     console.print(f"the query in all: {kinds}; {report.elapsed_s:.1f} s; rows equal: {counts.equal}")
-    for name, model in (("directly", direct), ("with a combining stage", combined)):
-        cost = model(
-            producers, consumers, report.bytes_through_storage, Prices(), Latencies(), in_flight=MOST_IN_FLIGHT
-        )
+    shuffle = producers, consumers, report.bytes_through_storage, Prices(), Latencies()
+    for name, cost in (
+        ("directly", direct(*shuffle)),
+        ("with a combining stage", combined(*shuffle, least_combiners=producers)),
+    ):
         shape = f" by {cost.combiners}" if cost.combiners else ""
         requests = f"{cost.puts} PUTs, {cost.gets} GETs"
         console.print(f"by the model, {name}{shape}: {requests}, ${cost.dollars:.4f}, {cost.seconds:.2f} s")
-    within = counts.puts <= 2 * producers and counts.gets <= producers * consumers and not counts.lists
+    within = counts.puts <= most_puts and counts.gets <= producers * consumers and not counts.lists
     if not within or counts.dollars > MOST_DOLLARS or not counts.equal:
         raise typer.Exit(1)
 

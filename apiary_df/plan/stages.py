@@ -134,6 +134,15 @@ class Stage:
         return self.output == "spread"
 
     @property
+    def combines(self) -> bool:
+        """Whether this stage only hands on, into partitions, what a shuffle brought: any task may do any part of it."""
+        return (
+            self.fragment.kind == "repartition"
+            and tuple(variant.kind for variant in self.variants) == ("hash",)
+            and all(node.kind in _READING for node in self.fragment.children[0].walk())
+        )
+
+    @property
     def rests_on_partition_order(self) -> bool:
         """Whether a task must not read several partitions of a shuffle: one alone is in order, and that is needed.
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import datafusion
 import pytest
 
+from apiary_df.costs import ShufflePlanning
 from apiary_df.errors import PlanError
 from apiary_df.plan import codec
 from apiary_df.plan.operators import has_build_side, join_type, partition_count, source_bytes
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.rules.collapse_small_subtrees import collapse_small_subtrees
+from apiary_df.plan.rules.combine_wide_shuffles import combine_wide_shuffles
 from apiary_df.plan.rules.drop_round_robin import drop_round_robin
 from apiary_df.plan.rules.gather_build_sides import gather_build_sides
 from apiary_df.plan.rules.isolate_single_task_joins import isolate_single_task_joins
@@ -19,7 +22,7 @@ from apiary_df.plan.rules.shuffle_build_emitting_joins import shuffle_build_emit
 from apiary_df.plan.rules.sort_after_shuffles import sort_after_shuffles
 from apiary_df.plan.rules.spell_out_partition_order import spell_out_partition_order
 from apiary_df.plan.rules.widen_shuffles import DECODED_FACTOR, HELD_SHARE, MAX_SHUFFLE_PARTITIONS, widen_shuffles
-from apiary_df.plan.tree import PlanNode
+from apiary_df.plan.tree import PlanNode, transform_up
 from plan.local_swarm import planned_tree
 from plan.sample_queries import SAMPLES, WITHOUT_A_PLAN, Sample, by_name
 
@@ -223,6 +226,43 @@ def test_joins_with_state_in_one_process_get_one_probe_partition(samples_under: 
 def test_joins_that_can_be_split_are_not_isolated(samples_under: SamplesUnder, name: str) -> None:
     tree = tree_of(samples_under, name)
     assert isolate_single_task_joins(tree, KEEP) == tree
+
+
+# -- combine_wide_shuffles ------------------------------------------------------------------------------------------
+
+ALWAYS = replace(KEEP, shuffles=ShufflePlanning(from_dollars=-1))
+
+
+def repartitions(tree: PlanNode) -> list[PlanNode]:
+    return [node for node in tree.walk() if codec.hash_of_repartition(node) is not None]
+
+
+def test_a_combined_shuffle_hashes_twice_alike(samples_under: SamplesUnder) -> None:
+    tree = drop_round_robin(tree_of(samples_under, "group"), KEEP)
+    (plain,) = repartitions(tree)
+    upper, lower = repartitions(combine_wide_shuffles(tree, ALWAYS))
+    assert upper.children == (lower,)
+    assert lower == plain
+    assert codec.hash_of_repartition(upper) == codec.hash_of_repartition(lower)
+
+
+def test_shuffles_that_requests_cost_nothing_for_or_too_little_stay(samples_under: SamplesUnder) -> None:
+    tree = drop_round_robin(tree_of(samples_under, "group"), KEEP)
+    assert combine_wide_shuffles(tree, KEEP) == tree
+    assert combine_wide_shuffles(tree, replace(KEEP, shuffles=ShufflePlanning())) == tree
+
+
+def test_a_shuffle_of_one_task_is_never_combined(samples_under: SamplesUnder) -> None:
+    tree = drop_round_robin(tree_of(samples_under, "group"), KEEP)
+    one = transform_up(
+        tree,
+        lambda node: (
+            codec.hash_repartition(codec.coalesce(node.children[0]), *hashing)
+            if (hashing := codec.hash_of_repartition(node))
+            else node
+        ),
+    )
+    assert combine_wide_shuffles(one, ALWAYS) == one
 
 
 # -- gather_build_sides ---------------------------------------------------------------------------------------------

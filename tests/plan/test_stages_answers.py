@@ -9,6 +9,7 @@ from pathlib import Path
 import datafusion
 import pytest
 
+from apiary_df.costs import ShufflePlanning
 from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
 from apiary_df.plan.operators import EMBED_BYTES
 from apiary_df.plan.rules import RewriteOptions
@@ -31,6 +32,7 @@ class Shape:
     cell_bytes: int
     task_bytes: int = 0
     embed_bytes: int = EMBED_BYTES
+    combined: bool = False
 
     def swarm(self, session: datafusion.SessionContext, scratch: Path) -> LocalSwarm:
         nodes = [
@@ -39,7 +41,10 @@ class Shape:
         return LocalSwarm(
             session=session,
             rewrite=RewriteOptions(
-                partitions=self.partitions, small_bytes=self.small_bytes, embed_bytes=self.embed_bytes
+                partitions=self.partitions,
+                small_bytes=self.small_bytes,
+                embed_bytes=self.embed_bytes,
+                shuffles=ShufflePlanning(from_dollars=-1, bees=2) if self.combined else None,
             ),
             nodes=nodes,
             scratch=scratch,
@@ -51,6 +56,7 @@ SHAPES = {
     "coarse": Shape(partitions=2, small_bytes=0, bees=1, cell_bytes=1 << 30),
     "every-row-group": Shape(partitions=3, small_bytes=0, bees=2, cell_bytes=1),
     "grouped-partitions": Shape(partitions=7, small_bytes=0, bees=1, cell_bytes=20 * KIB, task_bytes=8 * KIB),
+    "combined-shuffles": Shape(partitions=5, small_bytes=0, bees=3, cell_bytes=1, combined=True),
 }
 TPCH_SHAPES = {**SHAPES, "small-inside": Shape(partitions=3, small_bytes=200 * KIB, bees=1, cell_bytes=1 << 30)}
 SAMPLE_SHAPES = {

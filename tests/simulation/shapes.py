@@ -18,6 +18,7 @@ import datafusion
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from apiary_df.costs import ShufflePlanning
 from apiary_df.model import ScanFile, SegmentRef, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.rules import RewriteOptions
@@ -51,6 +52,7 @@ SHAPES = {
     "sorted": f"SELECT id, n FROM a ORDER BY id LIMIT {LIMIT}",
     "deep": "SELECT x.id, sum(x.n) AS n FROM (SELECT id, sum(n) AS n FROM a GROUP BY id) x "
     "JOIN (SELECT id FROM b) y ON x.id = y.id GROUP BY x.id",
+    "combined": "SELECT id, sum(n) AS n FROM a GROUP BY id",
 }
 """Shapes of queries by name."""
 
@@ -91,7 +93,8 @@ def _graphs() -> dict[str, tuple[StageGraph, dict[str, str]]]:
                     pq.write_table(pa.table({"id": [part], "n": [1]}, schema=SCHEMA), place / f"{part}.parquet")
                 ctx.register_parquet(table, str(place))
             logical = ctx.sql(sql).optimized_logical_plan()
-            options = RewriteOptions(partitions=PARTITIONS, small_bytes=0)
+            shuffles = ShufflePlanning(from_dollars=-1) if shape == "combined" else None
+            options = RewriteOptions(partitions=PARTITIONS, small_bytes=0, shuffles=shuffles)
             planned = SwarmPlanner(ctx, lambda _twin: None).plan(logical, options)
             assert isinstance(planned, RunsOnSwarm), (shape, planned.reason)
             found[shape] = planned.graph, dict(planned.settings)

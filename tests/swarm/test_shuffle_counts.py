@@ -31,6 +31,16 @@ def test_a_shuffle_writes_two_objects_a_task_and_reads_one_range_of_each(root: s
     assert SIDE * SIDE + SIDE <= sum(requests["get"] for requests in told) <= SIDE * SIDE + looks + SIDE
 
 
+def test_pieces_that_are_put_together_on_their_way_are_read_by_groups(root: str, tmp_path: Path) -> None:
+    counts = count_shuffle(tmp_path, SIDE, SIDE, root, combine=True)
+    assert counts.equal
+    assert (counts.producers, counts.combiners, counts.consumers) == (SIDE, SIDE, SIDE)
+    assert counts.puts == 2 * SIDE + 2 * SIDE
+    # Four groups of producers by four of partitions: each side is read four times.
+    assert counts.gets == 4 * SIDE + 4 * SIDE
+    assert counts.lists == 0
+
+
 def test_small_partials_of_few_tasks_take_no_requests_of_their_own(root: str, tmp_path: Path) -> None:
     counts = count_shuffle(tmp_path, 4, 4, root, inline_bytes=1 << 20)
     assert counts.equal

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apiary_df.config import MIB, Settings
-from apiary_df.costs import Latencies, Prices, combined, direct, dollars, in_all
+from apiary_df.costs import (
+    IN_FLIGHT,
+    MOST_GROUPS,
+    Latencies,
+    Prices,
+    ShufflePlanning,
+    combined,
+    direct,
+    dollars,
+    in_all,
+)
 
 PRICES, LATENCIES = Prices(), Latencies()
 SIZES = st.integers(1, 300)
@@ -34,29 +44,50 @@ def test_time_of_a_read_grows_with_its_bytes() -> None:
 
 
 def test_a_shuffle_of_256_by_256_is_within_its_price() -> None:
-    cost = direct(256, 256, 1 << 30, PRICES, LATENCIES, in_flight=64)
+    cost = direct(256, 256, 1 << 30, PRICES, LATENCIES)
     assert (cost.puts, cost.gets, cost.combiners) == (512, 65_536, 0)
     assert cost.dollars <= 0.06
 
 
 def test_starlings_figures_come_out() -> None:
-    assert direct(512, 128, 1, PRICES, LATENCIES, in_flight=64).dollars == pytest.approx(0.031, abs=0.001)
-    assert direct(5120, 1280, 1, PRICES, LATENCIES, in_flight=64).dollars == pytest.approx(2.67, abs=0.01)
-    assert combined(5120, 1280, 1, PRICES, LATENCIES, in_flight=64).dollars < 0.1
+    assert direct(512, 128, 1, PRICES, LATENCIES).dollars == pytest.approx(0.031, abs=0.001)
+    assert direct(5120, 1280, 1, PRICES, LATENCIES).dollars == pytest.approx(2.67, abs=0.01)
+    assert combined(5120, 1280, 1, PRICES, LATENCIES).dollars < 0.1
 
 
 @given(producers=SIZES, consumers=SIZES)
 def test_a_combining_stage_reads_every_group_once(producers: int, consumers: int) -> None:
-    cost = combined(producers, consumers, MIB, PRICES, LATENCIES, in_flight=16)
+    cost = combined(producers, consumers, MIB, PRICES, LATENCIES)
     assert 1 <= cost.producer_groups <= producers
     assert 1 <= cost.partition_groups <= consumers
     assert cost.gets == cost.partition_groups * producers + cost.producer_groups * consumers
     assert cost.puts == 2 * (producers + cost.combiners)
 
 
-@given(producers=SIZES, consumers=SIZES, size_bytes=st.integers(0, 1 << 40))
+@given(producers=st.integers(1, IN_FLIGHT), consumers=SIZES, size_bytes=st.integers(0, 1 << 40))
 def test_a_combining_stage_always_takes_longer_than_an_exchange_within_one_round(
     producers: int, consumers: int, size_bytes: int
 ) -> None:
-    plain = direct(producers, consumers, size_bytes, PRICES, LATENCIES, in_flight=producers)
-    assert combined(producers, consumers, size_bytes, PRICES, LATENCIES, in_flight=producers).seconds > plain.seconds
+    plain = direct(producers, consumers, size_bytes, PRICES, LATENCIES)
+    assert combined(producers, consumers, size_bytes, PRICES, LATENCIES).seconds > plain.seconds
+
+
+@given(producers=SIZES, consumers=SIZES, bees=st.integers(1, 1000))
+def test_a_combining_stage_has_work_for_all_bees_if_there_is_so_much(producers: int, consumers: int, bees: int) -> None:
+    shape = ShufflePlanning(bees=bees).shape(producers, consumers, MIB)
+    assert shape.combiners >= min(bees, min(producers, MOST_GROUPS) * min(consumers, MOST_GROUPS))
+
+
+def test_a_shuffle_is_combined_from_the_saving_on_that_is_asked_for() -> None:
+    plenty = 1 << 40
+    by_default = ShufflePlanning.of(Settings(), bees=512)
+    assert not by_default.combines(256, 256, plenty)
+    assert by_default.combines(512, 512, plenty)
+    assert not ShufflePlanning(from_dollars=1, bees=512).combines(512, 512, plenty)
+    assert ShufflePlanning(from_dollars=0.0005, bees=64).combines(64, 64, plenty)
+
+
+def test_partitions_too_small_for_tasks_of_their_own_cost_nothing_to_begin_with() -> None:
+    planning = ShufflePlanning.of(Settings(), bees=512)
+    assert not planning.combines(512, 512, 100 * planning.task_bytes)
+    assert planning.combines(512, 512, 512 * planning.task_bytes)

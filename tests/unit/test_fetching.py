@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from apiary_df.costs import Latencies
+from apiary_df.costs import IN_FLIGHT, Latencies
 from apiary_df.errors import ObjectDamaged, ObjectMissing, StorageTransient
-from apiary_df.fetching import HEDGED_SHARE, MOST_IN_FLIGHT, Read, Reading, fetch
+from apiary_df.fetching import HEDGED_SHARE, Read, Reading, fetch
 from apiary_df.store import Data, Store, StoreOptions
 
 AT_ONCE = Latencies(first_byte_s=0.0001, mib_s=0)
@@ -74,7 +74,7 @@ def test_every_read_is_one_request() -> None:
     assert fetched(store, reads_of(300), Reading(latencies=LONG)) == {f"k{i}": f"k{i}".encode() for i in range(300)}
     assert store.counts.snapshot()["get"] == 300
     assert store.counts.snapshot()["hedged"] == 0
-    assert store.most_flying == MOST_IN_FLIGHT
+    assert store.most_flying == IN_FLIGHT
 
 
 def test_no_more_bytes_are_in_flight_than_the_budget() -> None:

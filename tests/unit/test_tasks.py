@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apiary_df.config import MIN_CELL_BYTES
+from apiary_df.costs import ShufflePlanning
 from apiary_df.errors import NoAliveNodes
 from apiary_df.model import CellInfo, NodeInfo, NodeState, PartialRef, ScanFile, Segment, TaskSpec
 from apiary_df.plan.stages import ExchangeLeaf, Leaf, ScanLeaf, Stage, Variant
@@ -239,6 +240,35 @@ def test_every_segment_of_a_shuffle_is_read_exactly_once(
         assert len(specs) == 4
     if min_task_bytes == 1_000_000:
         assert len(specs) == 1
+
+
+def combining(partitions: int) -> Stage:
+    fragment = PlanNode("repartition", b"", (PlanNode("arrow_scan", b""),))
+    shared = Variant(kind="hash", split=(0,), partitions=partitions)
+    return stage([ExchangeLeaf(stage=0, ordered=False)], shared, partitions=partitions, fragment=fragment)
+
+
+@given(
+    rows=st.integers(2, 12).flatmap(
+        lambda count: st.lists(st.lists(st.integers(0, 5), min_size=count, max_size=count), min_size=1, max_size=12)
+    ),
+    bees=st.integers(1, 9),
+)
+def test_what_is_put_together_is_read_once_by_some_partitions_of_some_producers(
+    rows: list[list[int]], bees: int
+) -> None:
+    producers, partitions = len(rows), len(rows[0])
+    partials = {0: tuple(partial(0, task, counts) for task, counts in enumerate(rows))}
+    specs = plan_stage(combining(partitions), [node("a", bees=bees)], partials, {}, FINE)
+    there = {(f"p0-{task}", p) for task, counts in enumerate(rows) for p, count in enumerate(counts) if count}
+    assert reads(specs, 0) == Counter(there)
+    total_bytes = sum(segment.length for ref in partials[0] for segment in ref.segments)
+    shape = ShufflePlanning(bees=bees).shape(producers, partitions, total_bytes)
+    assert 1 <= len(specs) <= shape.combiners
+    for spec in specs:
+        refs = [ref for read in spec.exchanges for ref in read.segments]
+        assert len({ref.key for ref in refs}) <= -(-producers // shape.producer_groups)
+        assert len({ref.segment.partition for ref in refs}) <= -(-partitions // shape.partition_groups)
 
 
 def test_a_shuffle_of_nothing_still_has_tasks() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from apiary_df.plan.rules.collapse_small_subtrees import collapse_small_subtrees
+from apiary_df.plan.rules.combine_wide_shuffles import combine_wide_shuffles
 from apiary_df.plan.rules.drop_round_robin import drop_round_robin
 from apiary_df.plan.rules.gather_build_sides import gather_build_sides
 from apiary_df.plan.rules.isolate_single_task_joins import isolate_single_task_joins
@@ -33,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     isolate_single_task_joins,
     gather_build_sides,
     spell_out_partition_order,
+    combine_wide_shuffles,
 )
 """All rules, in order."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from apiary_df.costs import ShufflePlanning
 from apiary_df.plan.operators import EMBED_BYTES
 
 
@@ -17,6 +18,7 @@ class RewriteOptions:
             consumer; 0 keeps every exchange.
         embed_bytes: In-memory tables of at most this many bytes travel inside the fragments that read them; larger
             ones are stored once, by the session, and shared out like a shuffle's partitions.
+        shuffles: Tells which shuffles are combined on their way; None where requests cost nothing, and none is.
         bee_bytes: Memory of the smallest bee that may get a task; None where memory is no matter.
     """
 
@@ -24,3 +26,4 @@ class RewriteOptions:
     small_bytes: int
     embed_bytes: int = EMBED_BYTES
     bee_bytes: int | None = None
+    shuffles: ShufflePlanning | None = None
