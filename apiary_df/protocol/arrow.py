@@ -5,6 +5,7 @@ What belongs here: pure functions over pyarrow values. What does not: files, spa
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,6 +16,15 @@ from apiary_df.errors import ObjectDamaged, PlanError
 
 GROUP_ROWS = 8_192
 """Rows of a batch where nothing else is said: DataFusion's own batch size."""
+
+KNOWN_TYPES = 1_024
+"""Types of which it is remembered what they hold: asking anew for every batch took longer than writing it."""
+
+VIEW_BYTES = 16
+"""Length of a view, which holds a value of up to 12 bytes itself."""
+
+MAX_DRAGGED = 0.25
+"""Buffers behind views may be so large a part of the views before what is used of them is copied."""
 
 GROUP_BYTES = 16 * 1024 * 1024
 """And up to this many bytes, so that wide rows do not become messages that nobody can hold."""
@@ -108,7 +118,7 @@ def compact(batch: pa.RecordBatch) -> pa.RecordBatch:
     pyarrow cuts most sliced buffers itself when it writes; views keep whole source buffers alive instead, and so
     would be written with them.
     """
-    if not any(contains(field.type, wanted=_is_view) for field in batch.schema):
+    if not any(_holds_view(field.type) for field in batch.schema):
         return batch
     columns = [_compact(column) for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
@@ -120,7 +130,7 @@ def pieces(batch: pa.RecordBatch, most_rows: int) -> Iterator[pa.RecordBatch]:
     A reader would slice it all the same, and DataFusion counts the whole batch's memory for every slice of it: a sort
     of a hundred slices would not fit a budget a hundred times their size.
     """
-    if batch.num_rows <= most_rows or not batch.num_columns or any(map(_holds_dense_union, batch.schema)):
+    if batch.num_rows <= most_rows or not batch.num_columns or _cannot_be_cut(batch.schema):
         yield batch
         return
     for start in range(0, batch.num_rows, most_rows):
@@ -135,7 +145,7 @@ def grouped(batches: Iterable[pa.RecordBatch], most_rows: int = GROUP_ROWS) -> I
         if group and (rows + batch.num_rows > most_rows or size + batch.nbytes > GROUP_BYTES):
             yield from _concat(group)
             group, rows, size = [], 0, 0
-        if not batch.num_columns or any(map(_holds_dense_union, batch.schema)):
+        if not batch.num_columns or _cannot_be_cut(batch.schema):
             # Concatenating would lose the rows of the one, and multiply the children of the other.
             yield batch
             continue
@@ -307,7 +317,7 @@ class _Relabelled:
 
 
 def _compact(column: pa.Array) -> pa.Array:
-    if not contains(column.type, wanted=_is_view):
+    if not _holds_view(column.type) or _drags_little(column):
         return column
     narrow = pa.concat_arrays([column])  # cuts offsets and children down to the rows that are there
     plain = _with_types(column.type, _is_value_view, _plain_of_view)
@@ -318,6 +328,19 @@ def _compact(column: pa.Array) -> pa.Array:
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return narrow  # larger on disk than it must be, and as right
     return copied if copied.get_total_buffer_size() < narrow.get_total_buffer_size() else narrow
+
+
+def _drags_little(column: pa.Array) -> bool:
+    """Whether a column is one of views over buffers so small that to copy what they use takes longer than to keep them.
+
+    So it is with short values, which views hold themselves, and with those of a small dictionary.
+    """
+    if not _is_value_view(column.type) or column.offset:
+        return False
+    _, views, *others = column.buffers()
+    dragged_bytes = sum(other.size for other in others if other is not None)
+    needed_bytes = VIEW_BYTES * len(column)
+    return bool(views.size <= 2 * needed_bytes and dragged_bytes <= needed_bytes * MAX_DRAGGED)
 
 
 def _with_types(type_: pa.DataType, wanted: Any, replace: Any) -> pa.DataType:
@@ -359,8 +382,18 @@ def _is_view(type_: pa.DataType) -> bool:
     return _is_value_view(type_) or bool(types.is_list_view(type_) or types.is_large_list_view(type_))
 
 
-def _holds_dense_union(field: pa.Field) -> bool:
-    return contains(field.type, wanted=_is_dense_union)
+@functools.lru_cache(KNOWN_TYPES)
+def _holds_view(type_: pa.DataType) -> bool:
+    return contains(type_, wanted=_is_view)
+
+
+def _cannot_be_cut(schema: pa.Schema) -> bool:
+    return any(_holds_dense_union(field.type) for field in schema)
+
+
+@functools.lru_cache(KNOWN_TYPES)
+def _holds_dense_union(type_: pa.DataType) -> bool:
+    return contains(type_, wanted=_is_dense_union)
 
 
 def _is_dense_union(type_: pa.DataType) -> bool:

@@ -14,6 +14,7 @@ from pyarrow import ipc
 from apiary_df.errors import ObjectDamaged, ObjectMissing, PlanError, StorageTransient
 from apiary_df.model import PartialRef
 from apiary_df.protocol import partial as partial_module
+from apiary_df.protocol.arrow import compact
 from apiary_df.protocol.partial import FinishedPartial, PartialWriter, checksum, materialize, read_partial
 from apiary_df.store import Store, open_store
 
@@ -161,6 +162,24 @@ def test_a_slice_does_not_carry_the_buffers_of_other_rows(tmp_path: Path, type_:
     assert finished.length < 5_000
     [back] = read_partial(data, finished.ref("k"), 0)
     assert back.column(0).to_pylist() == values[10_000:10_005]
+
+
+def test_views_over_a_small_dictionary_are_not_copied() -> None:
+    word = "a value that is too long to be inlined"
+    views = pa.array([word] * 10_000, pa.string_view())
+    shared = pa.Array.from_buffers(pa.string_view(), 10_000, [None, *_views_of(word, 10_000)])
+    assert shared.equals(views)
+    (kept,) = compact(pa.record_batch({"x": shared})).columns
+    assert kept.get_total_buffer_size() == shared.get_total_buffer_size()
+    (copied,) = compact(pa.record_batch({"x": views})).columns
+    assert copied.get_total_buffer_size() <= views.get_total_buffer_size()
+
+
+def _views_of(word: str, count: int) -> list[pa.Buffer]:
+    """Return the buffers of a column that holds one word so many times, and its letters once."""
+    data = word.encode()
+    view = len(data).to_bytes(4, "little") + data[:4] + bytes(8)
+    return [pa.py_buffer(view * count), pa.py_buffer(data)]
 
 
 def _dictionary(indices: list[int | None], values: list[Any], type_: pa.DataType) -> pa.Array:
