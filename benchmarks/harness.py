@@ -75,9 +75,9 @@ def elapsed_s(query: Query) -> float:
     return time.perf_counter() - start
 
 
-def open_swarm(storage: str | None, nodes: int) -> apiary_df.SessionContext:
+def open_swarm(storage: str | None, nodes: int, **settings: Any) -> apiary_df.SessionContext:
     """Start so many nodes of one bee on the storage, or on a temporary folder; closing the session stops them."""
-    return apiary_df.SessionContext(storage=storage, nodes=nodes, progress=False)
+    return apiary_df.SessionContext(storage=storage, nodes=nodes, progress=False, **settings)
 
 
 def open_single(partitions: int) -> datafusion.SessionContext:

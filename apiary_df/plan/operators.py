@@ -96,12 +96,43 @@ def source_bytes(node: PlanNode) -> int:
 
     What an operator that is not known reads is not known either: more than any limit.
     """
-    total = 0
-    for leaf in node.walk():
-        if leaf.is_file_scan:
-            total += sum(file.bytes for group in codec.scan_groups(leaf) for file in group)
-        elif leaf.kind == "memory_scan":
-            total += len(leaf.body)
-        elif leaf.kind == UNKNOWN:
-            total += UNKNOWN_BYTES
-    return total
+    return sum(map(_leaf_bytes, node.walk()))
+
+
+def read_bytes(node: PlanNode) -> int:
+    """Return the same, but of a file that keeps its columns apart no more than those that the scan asks for.
+
+    A value counts as a byte at least, however well a column is compressed: it has to be worked on all the same.
+    """
+    return sum(map(_asked_bytes, node.walk()))
+
+
+def _leaf_bytes(node: PlanNode) -> int:
+    if node.is_file_scan:
+        return sum(file.bytes for group in codec.scan_groups(node) for file in group)
+    if node.kind == "memory_scan":
+        return len(node.body)
+    return UNKNOWN_BYTES if node.kind == UNKNOWN else 0
+
+
+def _asked_bytes(node: PlanNode) -> int:
+    """Return what a leaf reads of the columns that it asks for; of all where the plan does not tell.
+
+    DataFusion knows of Parquet files how many rows they have, and how large each column is.
+    """
+    all_bytes = _leaf_bytes(node)
+    if node.kind != "parquet_scan":
+        return all_bytes
+    conf = codec.scan_conf(node)
+    if not conf.projection_exprs:
+        return all_bytes
+    columns = [item.expr for item in codec.parse("ProjectionExprs", conf.projection_exprs).projections]
+    statistics = codec.parse("Statistics", conf.statistics)
+    sizes = [stats.byte_size.value for stats in statistics.column_stats]
+    known = all(size.HasField("uint64") for size in sizes) and all(column.HasField("column") for column in columns)
+    total = sum(size.uint64 for size in sizes)
+    if not known or not total:
+        return all_bytes
+    wanted = {column.column.index for column in columns}
+    share = sum(size.uint64 for index, size in enumerate(sizes) if index in wanted) / total
+    return max(int(all_bytes * share), int(statistics.num_rows.value.uint64) * len(wanted))

@@ -308,6 +308,13 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
         "output_partitioning": one(15),
     },
     "ScanLimit": {"limit": one(1, "uint32")},
+    # Of these, what tells how much of a file a scan reads.
+    "Statistics": {"num_rows": one(1, "Precision"), "column_stats": many(3, "ColumnStatistics")},
+    "ColumnStatistics": {"byte_size": one(6, "Precision")},
+    "Precision": {"value": one(2, "Count")},
+    "Count": {"uint64": one(11, "uint64")},
+    "ProjectionExprs": {"projections": many(1, "ProjectionExpr")},
+    "ProjectionExpr": {"expr": one(2, "Expr")},
     "FileGroup": {"files": many(1, "PartitionedFile")},
     "PartitionedFile": {
         "path": one(1, "string"),

@@ -58,7 +58,7 @@ SHAPES = {
     "grouped-partitions": Shape(partitions=7, small_bytes=0, bees=1, cell_bytes=20 * KIB, task_bytes=8 * KIB),
     "combined-shuffles": Shape(partitions=5, small_bytes=0, bees=3, cell_bytes=1, combined=True),
 }
-TPCH_SHAPES = {**SHAPES, "small-inside": Shape(partitions=3, small_bytes=200 * KIB, bees=1, cell_bytes=1 << 30)}
+TPCH_SHAPES = {**SHAPES, "small-inside": Shape(partitions=3, small_bytes=48 * KIB, bees=1, cell_bytes=1 << 30)}
 SAMPLE_SHAPES = {
     **SHAPES,
     "small-inside": Shape(partitions=3, small_bytes=10_000, bees=1, cell_bytes=1),

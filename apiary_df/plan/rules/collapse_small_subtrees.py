@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apiary_df.plan.operators import rests_on_partitioning, source_bytes
+from apiary_df.plan.operators import read_bytes, rests_on_partitioning
 from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.single import to_single_partition
 from apiary_df.plan.tree import PlanNode
@@ -22,7 +22,7 @@ def collapse_small_subtrees(plan: PlanNode, options: RewriteOptions) -> PlanNode
 
 def _collapse(node: PlanNode, options: RewriteOptions, *, partitioned: bool) -> PlanNode:
     """Collapse below ``node``; ``partitioned`` says that an operator above rests on the node's partitioning."""
-    if not partitioned and source_bytes(node) <= options.small_bytes:
+    if not partitioned and read_bytes(node) <= options.small_bytes:
         return to_single_partition(node)
     children = [
         _collapse(child, options, partitioned=rests_on_partitioning(node, number, above=partitioned))

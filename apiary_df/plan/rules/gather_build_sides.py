@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from apiary_df.plan import codec
-from apiary_df.plan.operators import has_build_side, partition_count, source_bytes
+from apiary_df.plan.operators import has_build_side, partition_count, read_bytes
 from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.tree import PlanNode, transform_up
 
@@ -21,7 +21,7 @@ def gather_build_sides(plan: PlanNode, options: RewriteOptions) -> PlanNode:
         if not has_build_side(node) or partition_count(node.children[1]) == 1:
             return node
         left, right = node.children
-        if left.kind in _GATHERS or source_bytes(left) <= options.small_bytes:
+        if left.kind in _GATHERS or read_bytes(left) <= options.small_bytes:
             return node
         return node.with_children(codec.coalesce(left), right)
 
