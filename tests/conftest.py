@@ -7,8 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from chaos.places import BUCKET, s3_service
+from hypothesis import HealthCheck, settings
 
 from apiary_df.store import StoreOptions
+
+# How long an example takes says how busy the machine is: speed is for benchmarks.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)
