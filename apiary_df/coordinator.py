@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 
 import pyarrow as pa
 
+from apiary_df.adapt.key_filters import Hold
 from apiary_df.bell import Bell
 from apiary_df.config import Settings
 from apiary_df.costs import Prices, dollars
@@ -60,6 +61,8 @@ from apiary_df.schedule import (
     RunRoot,
     Schedule,
     SendTasks,
+    StageChanged,
+    StageHeld,
     StagePlanned,
     Started,
     Stop,
@@ -227,6 +230,7 @@ class QueryRun:
             requests={kind: count for kind, count in requests.items() if count},
             dollars=dollars(requests, Prices.of(self._settings)) if self._store.kind == "bucket" else 0.0,
             folded_stages=self._planning.folded,
+            changes=self._planning.changes,
             state=self._state,
             error=self._error,
             attempts=attempts,
@@ -367,7 +371,9 @@ class QueryRun:
         if not self._schedule.open_tasks() and self._planning.rest_is_small(partials):
             self._planning.fold(partials)
             return self._handle(RestIsSmall())
-        stage = self._query.graph.stages[command.stage]
+        stage = self._planning.next(command.stage, partials, self._schedule.held)
+        if isinstance(stage, Hold):
+            return self._handle(StageHeld(stage=command.stage, until=stage.until))
         if stage.in_session:
             own = self._planning.task_of_session(stage, self._view.node_id)
             return self._handle(StagePlanned(stage=stage.stage, specs=own))
@@ -383,6 +389,9 @@ class QueryRun:
                 return seen
             if self._planning.can_fold(self._schedule.partials()):
                 return (*seen, *self._finish_alone())
+        if stage.version != self._schedule.graph.stages[stage.stage].version:
+            self._objects.announce_fragment(stage, self._write)
+            seen += self._handle(StageChanged(stage=stage))
         specs = self._planning.tasks(stage, nodes, self._schedule.partials())
         return (*seen, *self._handle(StagePlanned(stage=stage.stage, specs=specs)))
 

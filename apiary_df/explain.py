@@ -144,6 +144,8 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
             continue
         if stage.in_session:
             continue
+        changes = explanation.report.changes if explanation.report else ()
+        lines.extend(f"  changed as it ran: {change.what}" for change in changes if change.stage == stage.stage)
         if explanation.report is not None and stage.stage in explanation.report.folded_stages:
             lines.append("  ran in this process, with the result: little was left to read, or no node was left")
         elif stage.stage in by_stage:

@@ -299,6 +299,7 @@ class TaskSpec:
         input_bytes: Bytes of all that it reads, for balancing and for people.
         why: Why it went to that node.
         inline_bytes: A partial of at most so many bytes goes into the commit record, and no object is written.
+        version: Which of the stage's fragments it is a share of.
     """
 
     stage: int
@@ -311,6 +312,7 @@ class TaskSpec:
     input_bytes: int = 0
     why: str = ""
     inline_bytes: int = 0
+    version: int = 0
 
     @property
     def carried_bytes(self) -> int:

@@ -86,7 +86,8 @@ class QueryObjects:
         self._enclosed_bytes = enclosed_bytes
         self._manifest: Manifest | None = None
         self._manifest_bytes = 0
-        self._fragments: dict[int, bytes] = {}
+        # By stage and version: what was changed while the query runs lies beside what was announced at its start.
+        self._fragments: dict[tuple[int, int], bytes] = {}
         self._patience = patience or Patience(0.0, lambda: 0.0)
         self._query_id = query_id
         self._store = store
@@ -131,8 +132,7 @@ class QueryObjects:
             if stage.schema is None:
                 raise InternalError(f"stage {stage.stage} was cut without a schema")
             if not stage.in_session:
-                fragment = stage.fragment if write is None else write.staged(stage.fragment)
-                self._fragments[stage.stage] = codec.encode(fragment)
+                self._encode(stage, write)
             entries.append(
                 StageEntry(
                     stage=stage.stage,
@@ -157,11 +157,29 @@ class QueryObjects:
         self._manifest = manifest
         self._manifest_bytes = len(msgspec.json.encode(manifest))
         writes: list[Callable[[], None]] = [
-            functools.partial(write_bytes, self._store, keys.plan(self._query_id, number), plan)
-            for number, plan in self._fragments.items()
+            functools.partial(write_bytes, self._store, keys.plan(self._query_id, *which), plan)
+            for which, plan in self._fragments.items()
         ]
         writes.append(functools.partial(write_message, self._store, keys.manifest(self._query_id), manifest))
         together(self._host, writes, at_once(self._store))
+
+    def announce_fragment(self, stage: Stage, write: Write | None) -> None:
+        """Write the fragment of a stage that was changed; no task of that version has been sent yet.
+
+        Args:
+            stage: The stage.
+            write: The files that the query writes.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        plan = self._encode(stage, write)
+        write_bytes(self._store, keys.plan(self._query_id, stage.stage, stage.version), plan)
+
+    def _encode(self, stage: Stage, write: Write | None) -> bytes:
+        plan = codec.encode(stage.fragment if write is None else write.staged(stage.fragment))
+        self._fragments[stage.stage, stage.version] = plan
+        return plan
 
     def send(
         self,
@@ -199,7 +217,7 @@ class QueryObjects:
             ),
             stopped=tuple(StoppedTask(stage=key.stage, task=key.task, attempt=key.attempt) for key in stopped),
             remaining_s=remaining_s,
-            **self._enclosed({task.spec.stage for task in tasks}),
+            **self._enclosed({(task.spec.stage, task.spec.version) for task in tasks}),
         )
         number = send(self._store, node_id, first_number, mail)
         key = keys.inbox(node_id, number)
@@ -207,14 +225,21 @@ class QueryObjects:
         self._asked_in.update(((task.spec.stage, task.spec.task, task.attempt), key) for task in mail.tasks)
         return number
 
-    def _enclosed(self, stages: Collection[int]) -> dict[str, Any]:
-        """Return the fields of a mail that spare its node reading about the query; none if these are large."""
-        if not stages or not self._fragments.keys() >= set(stages):
+    def _enclosed(self, wanted: Collection[tuple[int, int]]) -> dict[str, Any]:
+        """Return the fields of a mail that spare its node reading about the query; none if these are large.
+
+        Args:
+            wanted: Stages of the mail's tasks, and the versions of their fragments.
+        """
+        if not wanted or not self._fragments.keys() >= set(wanted):
             return {}
-        size_bytes = self._manifest_bytes + sum(len(self._fragments[stage]) for stage in stages)
+        size_bytes = self._manifest_bytes + sum(len(self._fragments[which]) for which in wanted)
         if size_bytes > self._enclosed_bytes:
             return {}
-        fragments = tuple(StageFragment(stage=stage, plan=self._fragments[stage]) for stage in sorted(stages))
+        fragments = tuple(
+            StageFragment(stage=stage, version=version, plan=self._fragments[stage, version])
+            for stage, version in sorted(wanted)
+        )
         return {"manifest": self._manifest, "fragments": fragments}
 
     def news(self, tasks: Sequence[OpenTask]) -> Iterator[_News]:

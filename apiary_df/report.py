@@ -78,6 +78,19 @@ class AttemptReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """How a stage was run otherwise than it was planned at first, once real sizes were known.
+
+    Attributes:
+        stage: Stage number.
+        what: What was done, and on what grounds.
+    """
+
+    stage: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What of an answer was compared with plain DataFusion's own, in a session that verifies.
 
@@ -115,6 +128,7 @@ class QueryReport:
         requests: Requests to the swarm's root that the session made for the query, and those of all attempts that were
             committed, by kind. Heartbeats, leases and looks for mail are not among them: they go on without a query.
         folded_stages: Stages that ran in this process with the result, since little was left to do.
+        changes: How stages were run otherwise than planned at first, in the order in which that was decided.
         state: How it ended: ``done``, ``failed`` or ``cancelled``; ``running`` before that.
         error: Why it failed; None if it did not.
         attempts: Every attempt at every task, those that failed or were lost among them, by stage, task and number; the
@@ -136,6 +150,7 @@ class QueryReport:
     elapsed_s: float
     requests: Mapping[str, int] = field(default_factory=dict)
     folded_stages: tuple[int, ...] = ()
+    changes: tuple[Change, ...] = ()
     state: QueryEnd = "done"
     error: ErrorInfo | None = None
     attempts: tuple[AttemptReport, ...] = ()

@@ -8,12 +8,16 @@ What does not: which stage is next (:mod:`apiary_df.schedule`), and sending anyt
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from apiary_df.adapt.key_filters import Filtered, Hold, KeyFilter, KeyFilterOptions, hold_or_filter, key_filters
 from apiary_df.config import Settings
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.model import NodeInfo, PartialRef, TaskSpec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.stages import Stage, StageGraph
+from apiary_df.plan.tree import PlanNode
+from apiary_df.report import Change
 from apiary_df.store_options import StoreOptions
 from apiary_df.tasks import TaskOptions, plan_in_session, plan_stage
 
@@ -42,6 +46,10 @@ class StagePlanning:
         self._settings = settings
         self._footers = footers
         self._options = options
+        self._filters: tuple[KeyFilter, ...] | None = None
+        self._key_options = KeyFilterOptions.of(settings)
+        self._versions: dict[int, list[PlanNode]] = {}
+        self._changes: dict[int, Change] = {}
         self.root = graph.root
         self.folded: tuple[int, ...] = ()
 
@@ -64,6 +72,40 @@ class StagePlanning:
     def unfold(self) -> None:
         """Let the root be what it was: what it read was lost, and stages are to make it again."""
         self.root, self.folded = self._graph.root, ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """How stages are run otherwise than they were cut."""
+        return tuple(self._changes.values())
+
+    def next(self, number: int, partials: Partials, held: Mapping[int, int]) -> Stage | Hold:
+        """Return a stage whose inputs are complete as it is to be run now, or what it had better wait for.
+
+        Args:
+            number: The stage.
+            partials: What complete stages committed.
+            held: Stages that wait already, and for which.
+        """
+        stage = self._graph.stages[number]
+        if self._filters is None:
+            self._filters = key_filters(self._graph, self._key_options)
+        decided = hold_or_filter(
+            self._graph, stage, filters=self._filters, partials=partials, held=held, options=self._key_options
+        )
+        if isinstance(decided, Hold):
+            return decided
+        self._changes.pop(number, None)
+        if not isinstance(decided, Filtered):
+            return stage
+        self._changes[number] = Change(stage=number, what=decided.why)
+        return self._numbered(decided.stage)
+
+    def _numbered(self, stage: Stage) -> Stage:
+        """Give a changed stage a version of its own: nodes remember fragments by it."""
+        known = self._versions.setdefault(stage.stage, [self._graph.stages[stage.stage].fragment])
+        if stage.fragment not in known:
+            known.append(stage.fragment)
+        return replace(stage, version=known.index(stage.fragment))
 
     def tasks(self, stage: Stage, nodes: Sequence[NodeInfo], partials: Partials) -> tuple[TaskSpec, ...]:
         """Return the tasks of a stage whose inputs are complete.

@@ -222,6 +222,7 @@ class _StagePlanner:
             exchanges=tuple(exchanges),
             branches=tuple(BranchChoice(union=u, branch=b) for u, b in variant.choices),
             input_bytes=read,
+            version=self._stage.version,
         )
 
     def _placed(self, spec: TaskSpec, why: str) -> TaskSpec:

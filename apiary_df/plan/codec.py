@@ -239,11 +239,7 @@ def sum_of_column(child: PlanNode, name: str, schema: bytes) -> PlanNode:
 
 def rename_projection(child: PlanNode, inner: Sequence[str], outer: Sequence[str]) -> PlanNode:
     """Build a projection that passes columns through by position under other names."""
-    exprs = [
-        CLASSES["Expr"](column=CLASSES["Column"](name=name, index=i)).SerializeToString()
-        for i, name in enumerate(inner)
-    ]
-    return build("projection", child, expr=exprs, expr_name=list(outer))
+    return build("projection", child, expr=[column(i, name) for i, name in enumerate(inner)], expr_name=list(outer))
 
 
 def arrow_scan(schema: bytes, object_store_url: str) -> PlanNode:
@@ -420,6 +416,57 @@ def normal_expr(expr: bytes) -> bytes:
     """Return an expression's bytes with its fields in one order, so that equal expressions have equal bytes."""
     normal: bytes = parse("Expr", expr).SerializeToString(deterministic=True)
     return normal
+
+
+def column_of(expr: bytes) -> tuple[int, str] | None:
+    """Return position and name of the column that an expression is; None if it is any other."""
+    message = parse("Expr", expr)
+    if not message.HasField("column"):
+        return None
+    return message.column.index, text(message.column.name)
+
+
+def scan_width(node: PlanNode) -> int | None:
+    """Return how many columns a file scan hands on; None if its projection is not spelled out."""
+    conf = scan_conf(node)
+    if conf.HasField("projection_exprs"):
+        return len(parse("ScanProjection", conf.projection_exprs).columns)
+    if node.kind != "arrow_scan" or conf.projection or conf.table_partition_cols:
+        return None
+    return len(parse("Schema", conf.schema).columns)
+
+
+def scan_rows(node: PlanNode) -> int | None:
+    """Return how many rows a file scan's statistics tell of; None if they tell of none."""
+    known = parse("Statistics", scan_conf(node).statistics).num_rows
+    return known.value.uint64 if known.value.HasField("uint64") else None
+
+
+def semi_join(keys: PlanNode, kept: PlanNode, on: Iterable[tuple[bytes, bytes]], null_equality: int) -> PlanNode:
+    """Build a join that hands on those rows of its second input whose key is among those of its first, in order.
+
+    Args:
+        keys: The keys, in one partition; it is collected.
+        kept: The rows.
+        on: Expressions of the first and the second input that are to be equal.
+        null_equality: As in the join that the keys are for.
+    """
+    pairs = [CLASSES["JoinOn"](left=left, right=right) for left, right in on]
+    return build(
+        "hash_join",
+        keys,
+        kept,
+        on=pairs,
+        join_type=JOIN_TYPES.index("RightSemi"),
+        partition_mode=COLLECT_LEFT,
+        null_equality=null_equality,
+    )
+
+
+def column(index: int, name: str) -> bytes:
+    """Build the expression that is a column of the input."""
+    encoded: bytes = CLASSES["Expr"](column=CLASSES["Column"](name=name, index=index)).SerializeToString()
+    return encoded
 
 
 def is_round_robin(node: PlanNode) -> bool:

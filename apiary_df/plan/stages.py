@@ -112,6 +112,7 @@ class Stage:
         variants: How tasks run it.
         unions: Number of unions in the fragment.
         schema: What it hands on; None for the root.
+        version: Which of the stage's fragments this is; 0 is the one that was cut.
     """
 
     stage: int
@@ -122,6 +123,7 @@ class Stage:
     variants: tuple[Variant, ...]
     unions: int
     schema: ExchangeSchema | None
+    version: int = 0
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -162,6 +164,10 @@ class StageGraph:
     def root(self) -> Stage:
         """The stage that gives the result."""
         return self.stages[-1]
+
+    def with_stage(self, stage: Stage) -> StageGraph:
+        """Return the graph with another stage in place of the one of its number."""
+        return StageGraph(stages=tuple(stage if old.stage == stage.stage else old for old in self.stages))
 
     @property
     def is_divided(self) -> bool:

@@ -307,6 +307,9 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
         "partitioned_by_file_group": one(14, "bool"),
         "output_partitioning": one(15),
     },
+    "Statistics": {"num_rows": one(1, "Precision")},
+    "Precision": {"kind": one(1, "int32"), "value": one(2, "Scalar")},
+    "Scalar": {"uint64": one(11, "uint64")},
     "ScanLimit": {"limit": one(1, "uint32")},
     # Of these, what tells how much of a file a scan reads.
     "Statistics": {"num_rows": one(1, "Precision"), "column_stats": many(3, "ColumnStatistics")},

@@ -48,7 +48,7 @@ _IN_QUERY = re.compile(
     rf"_queries/(?P<query>{_ID_PART})/(?:"
     r"(?P<plain>manifest|lease|outcome)\.json"
     r"|(?P<bare>cancel)"
-    r"|(?P<plan>stage)_(?P<plan_stage>\d+)\.plan"
+    r"|(?P<plan>stage)_(?P<plan_stage>\d+)(?:_\d+)?\.plan"
     r"|(?P<kept>tasks)_(?P<kept_stage>\d+)_(?P<kept_first>\d+)\.json"
     r"|(?P<attempt>partial|error|commit)_(?P<stage>\d+)_(?P<number>\d+)_(?P<try>\d+)\.(?:arrow|json))"
 )
@@ -142,9 +142,9 @@ def cancel(query_id: str) -> str:
     return f"{query_prefix(query_id)}cancel"
 
 
-def plan(query_id: str, stage: int) -> str:
-    """Return the key of a stage's fragment."""
-    return f"{query_prefix(query_id)}stage_{stage}.plan"
+def plan(query_id: str, stage: int, version: int = 0) -> str:
+    """Return the key of a stage's fragment, as it was cut or as it was changed since."""
+    return f"{query_prefix(query_id)}stage_{stage}{f'_{version}' if version else ''}.plan"
 
 
 def partial(query_id: str, stage: int, task: int, attempt: int) -> str:

@@ -215,11 +215,13 @@ class StageFragment(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         stage: The stage.
+        version: Which of the stage's fragments it is.
         plan: The fragment.
     """
 
     stage: Count
     plan: bytes
+    version: Count = 0
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):

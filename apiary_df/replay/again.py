@@ -126,7 +126,7 @@ def prepared(
             "keep or keep_failed ends, and this one has no recorded end",
             query=trace.query_id,
         )
-    fragment = _fragment(store, trace, stage)
+    fragment = _fragment(store, trace, stage, spec.version)
     schemas = {entry.stage: read_schema(entry.schema, keys.manifest(trace.query_id)) for entry in manifest.stages}
     bench = workbench(store, settings, manifest.settings, options, memory_bytes=memory_bytes, allow_udfs=allow_udfs)
     with bench as (engine, place):
@@ -181,9 +181,9 @@ def run(ready: Prepared, first_rows: int, progress: Callable[[int], None] | None
     )
 
 
-def _fragment(store: Store, trace: Trace, stage: int) -> PlanNode:
+def _fragment(store: Store, trace: Trace, stage: int, version: int) -> PlanNode:
     try:
-        data = read_bytes(store, keys.plan(trace.query_id, stage))
+        data = read_bytes(store, keys.plan(trace.query_id, stage, version))
     except ObjectMissing:
         raise ConfigError(
             f"stage {stage} of query {trace.query_id} has no fragment in storage: it was a table in the session's "

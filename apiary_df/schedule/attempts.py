@@ -111,6 +111,25 @@ class Task:
         return TaskKey(query_id=query_id, stage=self.spec.stage, task=self.spec.task, attempt=attempt)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTask:
+    """A task that was sent and is not committed: a record of it may appear at any time.
+
+    Attributes:
+        stage: Its stage.
+        task: Its number.
+        epoch: Which life of the task a commit record must be of.
+        attempts: How many attempts there have been.
+        running: Number and node of each attempt that may still fail.
+    """
+
+    stage: int
+    task: int
+    epoch: int
+    attempts: int
+    running: tuple[tuple[int, str], ...]
+
+
 def attempts_told(attempts: Sequence[Attempt]) -> str:
     """Return a report of attempts for a person: node, cause and seconds of each."""
     return "; ".join(f"attempt {number} {_told(attempt)}" for number, attempt in enumerate(attempts))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from apiary_df.errors import ApiaryError
 from apiary_df.model import NodeState, PartialRef, TaskKey, TaskSpec
+from apiary_df.plan.stages import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,21 @@ class StagePlanned:
 
     stage: int
     specs: tuple[TaskSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageHeld:
+    """A stage that was to be planned waits until another one is complete, since it may have less to do then."""
+
+    stage: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageChanged:
+    """A stage that is not planned yet is to be run in another way."""
+
+    stage: Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +156,8 @@ Event = (
     Started
     | NodesSeen
     | StagePlanned
+    | StageHeld
+    | StageChanged
     | TaskCommitted
     | TaskErred
     | TaskForgotten

@@ -11,13 +11,14 @@ it had been read already: what is made again may hold other rows, or the same on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from apiary_df.adapt.dependencies import ancestors
 from apiary_df.errors import ApiaryError, InternalError, NoAliveNodes, PartialLost, QueryCancelled, QueryTimeout
 from apiary_df.model import NodeState, PartialRef, TaskKey, TaskSpec
 from apiary_df.plan.stages import StageGraph
-from apiary_df.schedule.attempts import Attempt, Outcome, Task, attempts_told, task_failed
+from apiary_df.schedule.attempts import Attempt, OpenTask, Outcome, Task, attempts_told, task_failed
 from apiary_df.schedule.backoff import wait_s
 from apiary_df.schedule.events import (
     AllNodesLost,
@@ -34,6 +35,8 @@ from apiary_df.schedule.events import (
     RootFinished,
     RunRoot,
     SendTasks,
+    StageChanged,
+    StageHeld,
     StagePlanned,
     Started,
     Stop,
@@ -55,25 +58,6 @@ LOSSES_FOR_AN_ATTEMPT = 4
 """Attempts lost with their nodes that weigh as much as one that failed: a loss is rarely the task's own fault, but one
 that takes every node down with it must end, too. Where nodes lived 18 s at a time, half of this was reached once in a
 thousand queries. The first of ``max_attempts`` is not given several times."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenTask:
-    """A task that was sent and is not committed: a record of it may appear at any time.
-
-    Attributes:
-        stage: Its stage.
-        task: Its number.
-        epoch: Which life of the task a commit record must be of.
-        attempts: How many attempts there have been.
-        running: Number and node of each attempt that may still fail.
-    """
-
-    stage: int
-    task: int
-    epoch: int
-    attempts: int
-    running: tuple[tuple[int, str], ...]
 
 
 class Schedule:
@@ -107,6 +91,7 @@ class Schedule:
         # How many tasks of each planned stage are not committed: asked for at every commit, of many tasks.
         self._uncommitted: dict[int, int] = {}
         self._asked: set[int] = set()
+        self._held: dict[int, int] = {}
         self._former: dict[tuple[int, int], Task] = {}
         self._nodes: dict[str, NodeSight] | None = None
         self._given: dict[str, int] = {}
@@ -190,6 +175,16 @@ class Schedule:
         tasks = [task for task in self._open() if not self._in_session(task)]
         return bool(tasks) and not any(task.running for task in tasks)
 
+    @property
+    def graph(self) -> StageGraph:
+        """The stages as they are run, changes among them."""
+        return self._graph
+
+    @property
+    def held(self) -> Mapping[int, int]:
+        """Stages that wait for another one, which is no input of theirs, with which."""
+        return self._held
+
     def specs(self, stage: int) -> tuple[TaskSpec, ...]:
         """Return the tasks of a stage as planned; none if it is not planned yet."""
         return tuple(task.spec for task in self._tasks.get(stage, ()))
@@ -228,7 +223,9 @@ class Schedule:
             return (RunRoot(),)
         commands: list[Command] = []
         for stage in self._graph.stages[:-1]:
-            if stage.stage not in self._asked and all(self.is_complete(s) for s in stage.inputs):
+            if stage.stage in self._asked or not all(self.is_complete(s) for s in stage.inputs):
+                continue
+            if stage.stage not in self._held or self.is_complete(self._held[stage.stage]):
                 self._asked.add(stage.stage)
                 commands.append(PlanStage(stage=stage.stage))
         return tuple(commands)
@@ -238,9 +235,24 @@ class Schedule:
             raise InternalError(f"query {self.query_id}: stage {event.stage} was not to be planned now")
         if not event.specs:
             raise InternalError(f"query {self.query_id}: stage {event.stage} was planned without a task")
+        self._held.pop(event.stage, None)
         self._tasks[event.stage] = [self._new_task(spec) for spec in event.specs]
         self._uncommitted[event.stage] = len(event.specs)
         return self._sent([self._begin(task, task.spec.node_id, now_s) for task in self._tasks[event.stage]])
+
+    def _on_stage_held(self, event: StageHeld, _now_s: float) -> tuple[Command, ...]:
+        if not self.wants(event.stage) or event.stage in ancestors(self._graph, event.until, self._held):
+            raise InternalError(f"query {self.query_id}: stage {event.stage} cannot wait for stage {event.until}")
+        self._asked.discard(event.stage)
+        self._held[event.stage] = event.until
+        return self._ready_stages()
+
+    def _on_stage_changed(self, event: StageChanged, _now_s: float) -> tuple[Command, ...]:
+        number = event.stage.stage
+        if number in self._tasks or not all(self.is_complete(stage) for stage in event.stage.inputs):
+            raise InternalError(f"query {self.query_id}: stage {number} cannot be changed any more, or not yet")
+        self._graph = self._graph.with_stage(event.stage)
+        return ()
 
     def _new_task(self, spec: TaskSpec) -> Task:
         former = self._former.get((spec.stage, spec.task))

@@ -60,7 +60,7 @@ class _Known:
 
     manifest: Manifest
     cancelled: Event
-    fragments: dict[int, PlanNode] = field(default_factory=dict)
+    fragments: dict[tuple[int, int], PlanNode] = field(default_factory=dict)
     schemas: dict[int, pa.Schema] = field(default_factory=dict)
 
 
@@ -191,17 +191,18 @@ class Attempts:
         return known
 
     def _fragment(self, store: Store, query: _Known, order: Order) -> PlanNode:
-        stage = order.mail.spec.stage
-        if stage not in query.fragments:
+        spec = order.mail.spec
+        which = spec.stage, spec.version
+        if which not in query.fragments:
             enclosed = () if order.letter is None else order.letter.fragments
-            plan = next((fragment.plan for fragment in enclosed if fragment.stage == stage), None)
+            plan = next((fragment.plan for fragment in enclosed if (fragment.stage, fragment.version) == which), None)
             if plan is None:
-                plan = read_bytes(store, keys.plan(order.query_id, stage))
+                plan = read_bytes(store, keys.plan(order.query_id, *which))
             fragment = codec.decode(plan)
             # Before it is known: what a known one writes is removed when its query is over.
             check_writes(fragment, self._roots)
-            query.fragments[stage] = fragment
-        return for_attempt(query.fragments[stage], stage, order.mail.spec.task, order.mail.attempt)
+            query.fragments[which] = fragment
+        return for_attempt(query.fragments[which], spec.stage, spec.task, order.mail.attempt)
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
 
@@ -255,7 +256,7 @@ class Attempts:
         if self._store.get_or_none(keys.cancel(key.query_id)) is None:
             # Else it is kept, or its coordinator is about to remove the rest.
             self._store.delete_prefix(keys.query_prefix(key.query_id))
-        if query is not None and key.stage in query.fragments:
+        if query is not None and (key.stage, order.mail.spec.version) in query.fragments:
             discard(self._fragment(self._store, query, order), self._options, query.manifest.created_folders)
 
     def _report(self, order: Order, error: ApiaryError, started_s: float) -> None:

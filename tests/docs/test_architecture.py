@@ -45,6 +45,8 @@ from apiary_df.schedule import (
     RootErred,
     RootFinished,
     Schedule,
+    StageChanged,
+    StageHeld,
     StagePlanned,
     Started,
     TaskCommitted,
@@ -195,7 +197,7 @@ def observed() -> set[tuple[QueryState, str, QueryState]]:
     """Feed events to schedules, and return (state before, event, state after) of each that was taken."""
     seen = set()
     for steps in _lives():
-        schedule = Schedule("q", _two_stages(), max_attempts=3, retry_after_s=1.0)
+        schedule = Schedule("q", _stages(), max_attempts=3, retry_after_s=1.0)
         now_s = 0.0
         for event in steps:
             before = schedule.state
@@ -233,6 +235,7 @@ def _lives() -> list[list[Event]]:
         [*finishing, lost],
         [*begin, TimedOut(timeout_s=1.0)],
         [*begin, Cancelled()],
+        [Started(), StageChanged(stage=_stages().stages[0]), StageHeld(stage=0, until=1)],
         [*finishing, TimedOut(timeout_s=1.0)],
         [*finishing, Cancelled()],
     ]
@@ -242,7 +245,7 @@ def _seen(*node_ids: str) -> Event:
     return NodesSeen(nodes=tuple(NodeSight(node_id=node_id) for node_id in node_ids))
 
 
-def _two_stages() -> StageGraph:
+def _stages() -> StageGraph:
     stages = [
         Stage(
             stage=number,
@@ -254,7 +257,11 @@ def _two_stages() -> StageGraph:
             unions=0,
             schema=None,
         )
-        for number, output, leaves in ((0, "gather", ()), (1, "result", (ExchangeLeaf(stage=0, ordered=False),)))
+        for number, output, leaves in (
+            (0, "gather", ()),
+            (1, "gather", ()),
+            (2, "result", (ExchangeLeaf(stage=0, ordered=False),)),
+        )
     ]
     return StageGraph(stages=tuple(stages))
 

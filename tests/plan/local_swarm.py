@@ -8,7 +8,7 @@ a task, written here without the protocol's encoder.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 from datafusion.plan import ExecutionPlan
 from pyarrow import ipc
 
+from apiary_df.adapt.key_filters import Filtered, Hold, KeyFilterOptions, hold_or_filter, key_filters
 from apiary_df.model import NodeInfo, NodeState, PartialRef, ScanFile, Segment, SegmentRef, TaskSpec
 from apiary_df.plan.codec import decode, encode
 from apiary_df.plan.fold import can_fold, fold
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import file_url, fill_fragment, segment_file
-from apiary_df.plan.stages import ScanLeaf, Stage
+from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import TWIN_OPTIONS, RunsHere, RunsOnSwarm, SwarmPlanner
 from apiary_df.protocol.partial import PartialWriter
@@ -114,12 +115,13 @@ def run_tree(ctx: datafusion.SessionContext, tree: PlanNode, schema: pa.Schema) 
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """What a query did: its rows, and the stages and tasks that made them (none if it ran here)."""
+    """What a query did: its rows, the stages and tasks that made them (none if it ran here), and what was changed."""
 
     table: pa.Table
     planned: RunsHere | RunsOnSwarm
     tasks: Mapping[int, tuple[TaskSpec, ...]] = field(default_factory=dict)
     partials: Mapping[int, tuple[PartialRef, ...]] = field(default_factory=dict)
+    changes: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -132,6 +134,7 @@ class LocalSwarm:
         nodes: The nodes that tasks are planned for.
         options: Settings of task planning.
         scratch: Where partials go; a folder of its own for every query is made in it.
+        key_filters: When stages wait for keys of others.
         write: Writes partials; :func:`write_partial` if tests are to rest on nothing of the protocol.
     """
 
@@ -141,6 +144,7 @@ class LocalSwarm:
     scratch: Path
     options: TaskOptions = field(default_factory=TaskOptions)
     write: WritePartial = field(default_factory=lambda: write_partial)
+    key_filters: KeyFilterOptions = field(default_factory=lambda: KeyFilterOptions(most_bytes=0, from_bytes=0))
 
     def __post_init__(self) -> None:
         self.planner = SwarmPlanner(self.session, lambda _twin: None)
@@ -163,8 +167,9 @@ class LocalSwarm:
         engine = Engine(planned.settings, MEMORY_BYTES, folder)
         partials: dict[int, tuple[PartialRef, ...]] = {}
         tasks: dict[int, tuple[TaskSpec, ...]] = {}
-        for stage in planned.graph.stages[:-1]:
-            if fold_after is not None and stage.stage >= fold_after and can_fold(planned.graph, partials):
+        changes: dict[int, str] = {}
+        for stage in _in_order(planned.graph, partials, self.key_filters, changes):
+            if fold_after is not None and len(partials) >= fold_after and can_fold(planned.graph, partials):
                 break
             specs: tuple[TaskSpec, ...]
             if stage.in_session:
@@ -180,7 +185,39 @@ class LocalSwarm:
         tasks[root.stage] = (spec,)
         outputs = drain(engine.ctx, engine.decode(_filled(root, spec, folder)))
         assert len(outputs) == 1, f"the root stage has {len(outputs)} output partitions"
-        return Ran(table=table_of(outputs, schema), planned=planned, tasks=tasks, partials=partials)
+        return Ran(table=table_of(outputs, schema), planned=planned, tasks=tasks, partials=partials, changes=changes)
+
+
+def _in_order(
+    graph: StageGraph,
+    partials: Mapping[int, tuple[PartialRef, ...]],
+    options: KeyFilterOptions,
+    changes: dict[int, str],
+) -> Iterator[Stage]:
+    """Yield all stages but the root, each when it may run, as it is to be run then.
+
+    Args:
+        graph: The stages.
+        partials: What was committed; the caller adds to it.
+        options: When stages wait for keys of others.
+        changes: Takes what was changed, by stage.
+    """
+    filters = key_filters(graph, options)
+    held: dict[int, int] = {}
+    open_ = list(graph.stages[:-1])
+    while open_:
+        ready = [s for s in open_ if partials.keys() >= {*s.inputs} and held.get(s.stage, -1) in {-1, *partials}]
+        stage = ready[0]
+        found = hold_or_filter(graph, stage, filters=filters, partials=partials, held=held, options=options)
+        if isinstance(found, Hold):
+            assert found.until not in partials
+            held[stage.stage] = found.until
+            continue
+        open_.remove(stage)
+        if isinstance(found, Filtered):
+            changes[stage.stage] = found.why
+            stage = found.stage
+        yield stage
 
 
 def _run_task(engine: Engine, stage: Stage, spec: TaskSpec, folder: Path, write: WritePartial) -> PartialRef:

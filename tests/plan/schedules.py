@@ -91,4 +91,6 @@ def facts(schedule: Schedule) -> object:
         schedule.open_tasks(),
         [schedule.wants(stage) for stage in range(4)],
         schedule.is_alone(),
+        schedule.graph,
+        dict(schedule.held),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from plan.schedules import (
@@ -36,6 +37,7 @@ from apiary_df.errors import (
     TaskFailed,
 )
 from apiary_df.model import NodeState, TaskKey
+from apiary_df.plan.stages import ExchangeLeaf
 from apiary_df.schedule import (
     TRANSITIONS,
     AllNodesLost,
@@ -56,6 +58,8 @@ from apiary_df.schedule import (
     RunRoot,
     Schedule,
     SendTasks,
+    StageChanged,
+    StageHeld,
     StagePlanned,
     Started,
     Stop,
@@ -708,3 +712,44 @@ def test_a_cancelled_query_says_so() -> None:
     (stop,) = tell(running(), Cancelled())
     assert isinstance(stop, Stop)
     assert isinstance(stop.error, QueryCancelled)
+
+
+def test_a_stage_that_waits_is_asked_for_again_once_the_other_is_complete() -> None:
+    schedule = Schedule(QUERY, DIAMOND)
+    tell(schedule, Started())
+    assert tell(schedule, StageHeld(stage=0, until=1)) == ()
+    assert schedule.held == {0: 1}
+    tell(schedule, StagePlanned(stage=1, specs=specs(1, 1)))
+    assert tell(schedule, committed(1, 0)) == (PlanStage(stage=0),)
+    tell(schedule, StagePlanned(stage=0, specs=specs(0, 1)))
+    assert not schedule.held
+
+
+def test_stages_never_wait_for_each_other() -> None:
+    schedule = Schedule(QUERY, DIAMOND)
+    tell(schedule, Started())
+    tell(schedule, StageHeld(stage=0, until=1))
+    with pytest.raises(InternalError, match="cannot wait"):
+        tell(schedule, StageHeld(stage=1, until=0))
+
+
+def test_what_a_changed_stage_reads_is_made_again_with_all_that_read_it() -> None:
+    schedule = Schedule(QUERY, DIAMOND)
+    tell(schedule, Started())
+    tell(schedule, StagePlanned(stage=1, specs=specs(1, 1)))
+    tell(schedule, committed(1, 0))
+    changed = replace(DIAMOND.stages[0], leaves=(ExchangeLeaf(stage=1, ordered=False),), version=1)
+    tell(schedule, StageChanged(stage=changed))
+    tell(schedule, StagePlanned(stage=0, specs=specs(0, 1)))
+    error = TaskErred(key=key(0, 0), node_id="a", error=lost(key(1, 0)))
+    assert [type(command) for command in tell(schedule, error)] == [SendTasks]
+    assert not schedule.wants(0)
+    assert tell(schedule, committed(1, 0, 1)) == (PlanStage(stage=0),)
+
+
+def test_a_stage_cannot_be_changed_once_it_is_planned() -> None:
+    schedule = Schedule(QUERY, DIAMOND)
+    tell(schedule, Started())
+    tell(schedule, StagePlanned(stage=0, specs=specs(0, 1)))
+    with pytest.raises(InternalError, match="cannot be changed"):
+        tell(schedule, StageChanged(stage=DIAMOND.stages[0]))

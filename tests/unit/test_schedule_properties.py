@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan.schedules import CHAIN, DIAMOND, LINE, OVER, QUERY, facts, key, lost, partial, spec, transient
 
+from apiary_df.adapt.dependencies import ancestors
 from apiary_df.errors import ApiaryError, ExecutionFailed, InternalError, ObjectDamaged, ResourcesExhausted
 from apiary_df.model import ExchangeInput, NodeState, Segment, TaskKey, TaskSpec
-from apiary_df.plan.stages import StageGraph
+from apiary_df.plan.stages import ExchangeLeaf, StageGraph
 from apiary_df.schedule import (
     LOSSES_FOR_AN_ATTEMPT,
     AllNodesLost,
@@ -31,6 +32,8 @@ from apiary_df.schedule import (
     RunRoot,
     Schedule,
     SendTasks,
+    StageChanged,
+    StageHeld,
     StagePlanned,
     Started,
     StopTasks,
@@ -52,12 +55,15 @@ class World:
         self.random = random.Random(seed)
         policy = Policy(factor=1.0, after_s=0.0)
         self.schedule = Schedule(QUERY, stages, max_attempts=max_attempts, retry_after_s=0.5, policy=policy)
-        self.graph = stages
         self.max_attempts = max_attempts
         self.now_s = 0.0
         self.to_plan: list[int] = []
         self.sent: dict[TaskKey, str] = {}
         self.stops = 0
+
+    @property
+    def graph(self) -> StageGraph:
+        return self.schedule.graph
 
     def handle(self, event: Event) -> None:
         for command in self.schedule.handle(event, self.now_s):
@@ -67,6 +73,8 @@ class World:
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, PlanStage):
             assert all(self.schedule.is_complete(read) for read in self.graph.stages[command.stage].inputs)
+            held = self.schedule.held.get(command.stage)
+            assert held is None or self.schedule.is_complete(held)
             self.to_plan.append(command.stage)
         elif isinstance(command, SendTasks):
             for task in command.tasks:
@@ -105,18 +113,35 @@ class World:
         return tuple(ref.key for stage in stages for ref in partials[stage])
 
     def plan(self, nodes: list[str]) -> Event:
-        """Plan the first stage that waits for it, a task a node, from what counts now."""
+        """Plan the first stage that waits for it, a task a node, from what counts now; or change it, or let it wait."""
         stage = self.to_plan.pop(0)
         while not self.schedule.wants(stage):
             if not self.to_plan:
                 return Tick()
             stage = self.to_plan.pop(0)
+        if (other := self._another(stage)) is not None:
+            return other
         refs = [ref for read in self.graph.stages[stage].inputs for ref in self.schedule.partials()[read]]
         segments = tuple(ref.segment_ref(SEGMENT) for ref in refs)
         inputs = (ExchangeInput(leaf=0, segments=segments),)
         return StagePlanned(
             stage=stage, specs=tuple(replace(spec(stage, n, node), exchanges=inputs) for n, node in enumerate(nodes))
         )
+
+    def _another(self, stage: int) -> StageHeld | StageChanged | None:
+        """Return that a stage that is to be planned waits for another, or reads one more, now and then."""
+        others = [s.stage for s in self.graph.stages[:-1] if stage not in {s.stage, *ancestors(self.graph, s.stage)}]
+        free = [s for s in others if stage not in ancestors(self.graph, s, self.schedule.held)]
+        open_ = [s for s in free if not self.schedule.is_complete(s)]
+        known = self.graph.stages[stage]
+        unread = [s for s in others if self.schedule.is_complete(s) and s not in known.inputs]
+        if open_ and self.random.random() < 0.2:
+            return StageHeld(stage=stage, until=self.random.choice(open_))
+        if unread and self.random.random() < 0.3:
+            self.to_plan.insert(0, stage)
+            read = ExchangeLeaf(stage=self.random.choice(unread), ordered=False)
+            return StageChanged(stage=replace(known, leaves=(*known.leaves, read), version=known.version + 1))
+        return None
 
     def some_partial(self, error: ApiaryError) -> ApiaryError:
         """Return an error that names a partial, if any counts."""
@@ -254,6 +279,8 @@ ANY_EVENT = st.sampled_from(
         RootErred(error=ExecutionFailed("overflow")),
         StagePlanned(stage=0, specs=(spec(0, 0),)),
         StagePlanned(stage=2, specs=()),
+        StageHeld(stage=0, until=1),
+        StageChanged(stage=CHAIN.stages[0]),
         TaskCommitted(key=key(0, 0, 99), partial=partial(key(0, 0, 99))),
         TaskErred(key=key(2, 9), node_id="a", error=transient()),
         TaskForgotten(key=key(1, 0, 99)),

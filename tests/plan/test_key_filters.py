@@ -1,0 +1,179 @@
+"""Keys of a finished side of a join, handed to stages that make rows of the other side: the same rows, fewer moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import datafusion
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from apiary_df.adapt.key_filters import KeyFilterOptions, key_filters
+from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
+from apiary_df.plan.rules import RewriteOptions
+from apiary_df.planning import RunsOnSwarm
+from apiary_df.tasks import TaskOptions
+from plan.checks import check_rows, check_sample
+from plan.local_swarm import LocalSwarm, Ran, node
+from plan.sample_queries import SAMPLES, Sample
+
+ALWAYS = KeyFilterOptions(
+    most_bytes=1 << 40,
+    from_bytes=0,
+    least_gain=0,
+    most_kept=float("inf"),
+    most_waited=float("inf"),
+    any_stage=True,
+)
+"""Wherever it is right at all."""
+
+FILTERED_TPCH = {17, 18, 20, 21}
+"""TPC-H queries in which a stage that leaves rows out is worth waiting for."""
+
+
+def swarm(session: datafusion.SessionContext, scratch: Path, options: KeyFilterOptions = ALWAYS) -> LocalSwarm:
+    return LocalSwarm(
+        session=session,
+        rewrite=RewriteOptions(partitions=3, small_bytes=0),
+        nodes=[node(name, target_cell_size=1) for name in "ab"],
+        scratch=scratch,
+        options=TaskOptions(min_cell_bytes=1),
+        key_filters=options,
+    )
+
+
+@pytest.mark.parametrize("number", tpch_queries())
+def test_tpch_with_keys_handed_on_wherever_they_may_be_equals_datafusion(
+    number: int, tpch: datafusion.SessionContext, tmp_path: Path
+) -> None:
+    sql = tpch_queries()[number]
+    ran = swarm(tpch, tmp_path).run(sql)
+    check_rows(tpch.sql(sql).to_arrow_table(), ran.table, TPCH_ORDER_COLUMNS[number])
+    if number in FILTERED_TPCH:
+        assert ran.changes
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
+def test_sample_with_keys_handed_on_wherever_they_may_be_equals_datafusion(
+    sample: Sample, samples_under: Callable[[Sample], datafusion.SessionContext], tmp_path: Path
+) -> None:
+    ctx = samples_under(sample)
+    check_sample(ctx, sample, swarm(ctx, tmp_path).run(sample.sql).table)
+
+
+def test_a_folded_rest_reads_what_filtered_stages_committed(tpch: datafusion.SessionContext, tmp_path: Path) -> None:
+    sql = tpch_queries()[17]
+    expected = tpch.sql(sql).to_arrow_table()
+    for complete in range(1, 4):
+        check_rows(expected, swarm(tpch, tmp_path).run(sql, fold_after=complete).table, TPCH_ORDER_COLUMNS[17])
+
+
+# -- what is compared as the join compares it ------------------------------------------------------------------------
+
+KEYS = {
+    "numbers": pa.array([1, 2, None, 3, 3, 7, 8, None], pa.int64()),
+    "floats": pa.array([1.0, float("nan"), None, 0.0, -0.0, 2.5, float("inf"), 1.0]),
+    "decimals": pa.array([1, 2, None, 3, 3, 7, 8, 1], pa.decimal128(12, 2)),
+    "texts": pa.array(["a", "", None, "b", "b", "c", "é", "a"]),
+    "bytes": pa.array([b"a", b"", None, b"b", b"b", b"c", b"\xff", b"a"]),
+    "dates": pa.array([1, 2, None, 3, 3, 7, 8, 1], pa.date32()),
+    "moments": pa.array([1, 2, None, 3, 3, 7, 8, 1], pa.timestamp("us", "UTC")),
+    "truths": pa.array([True, False, None, True, True, True, True, None]),
+}
+"""Join keys of one type each, with what may compare in its own way among them."""
+
+TYPES = (
+    "JOIN",
+    "LEFT JOIN",
+    "RIGHT JOIN",
+    "FULL JOIN",
+    "LEFT SEMI JOIN",
+    "RIGHT SEMI JOIN",
+    "LEFT ANTI JOIN",
+    "RIGHT ANTI JOIN",
+)
+
+
+def joined(keys: pa.Array, folder: Path) -> datafusion.SessionContext:
+    """Return a session with two tables of several files: few rows and many, keys missing on either side."""
+    ctx = datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(3))
+    # Nothing is collected, so that both sides of every join are shuffled.
+    ctx.sql("SET datafusion.optimizer.hash_join_single_partition_threshold = 0")
+    ctx.sql("SET datafusion.optimizer.hash_join_single_partition_threshold_rows = 0")
+    for name, places in (("few", [0, 1, 2, 3, 5]), ("many", [0, 1, 2, 3, 4, 6, 7] * 5)):
+        (folder / name).mkdir()
+        for part in range(2):
+            taken = keys.take(pa.array(places[part::2]))
+            rows = pa.table({"k": taken, "n": pa.array(range(len(taken)), pa.int64())})
+            pq.write_table(rows, folder / name / f"{part}.parquet", row_group_size=4)
+        ctx.register_parquet(name, str(folder / name))
+    return ctx
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("keys", KEYS)
+def test_join_of_shuffled_sides_keeps_its_rows(keys: str, kind: str, tmp_path: Path) -> None:
+    ctx = joined(KEYS[keys], tmp_path)
+    columns = {"LEFT SEMI JOIN": "f.*", "LEFT ANTI JOIN": "f.*", "RIGHT SEMI JOIN": "m.*", "RIGHT ANTI JOIN": "m.*"}
+    many = "(SELECT k, count(*) AS c, sum(n) AS s FROM many GROUP BY k)"
+    sql = f"SELECT {columns.get(kind, '*')} FROM (SELECT * FROM few WHERE n < 2) f {kind} {many} m ON f.k = m.k"
+    ran = swarm(ctx, tmp_path).run(sql)
+    check_rows(ctx.sql(sql).to_arrow_table(), ran.table, ())
+
+
+def test_rows_of_a_side_that_the_join_hands_on_without_a_partner_stay(tmp_path: Path) -> None:
+    ctx = joined(KEYS["numbers"], tmp_path)
+    selective = replace(ALWAYS, any_stage=False)
+
+    def filtered(kind: str) -> bool:
+        many = "(SELECT k, sum(n) FROM many GROUP BY k)"
+        sql = f"SELECT * FROM (SELECT * FROM few WHERE n < 2) f {kind} {many} m ON f.k = m.k"
+        return bool(swarm(ctx, tmp_path, selective).run(sql).changes)
+
+    assert filtered("JOIN")
+    assert filtered("LEFT JOIN")
+    assert not filtered("RIGHT JOIN")
+    assert not filtered("FULL JOIN")
+
+
+def test_not_in_hands_on_nothing(tmp_path: Path) -> None:
+    ctx = joined(KEYS["numbers"], tmp_path)
+    sql = "SELECT k FROM many WHERE k NOT IN (SELECT k FROM few WHERE n < 2)"
+    planned = swarm(ctx, tmp_path).plan(sql)
+    assert isinstance(planned, RunsOnSwarm)
+    assert not key_filters(planned.graph, ALWAYS)
+
+
+# -- what it leaves out -----------------------------------------------------------------------------------------------
+
+
+def partial_rows(ran: Ran) -> int:
+    return sum(partial.rows for partials in ran.partials.values() for partial in partials)
+
+
+@pytest.mark.parametrize("number", [17, 20, 21])
+def test_fewer_rows_change_hands(number: int, tpch: datafusion.SessionContext, tmp_path: Path) -> None:
+    sql = tpch_queries()[number]
+    off = KeyFilterOptions(most_bytes=0, from_bytes=0)
+    selective = replace(ALWAYS, any_stage=False, most_kept=0.3)
+    assert partial_rows(swarm(tpch, tmp_path, selective).run(sql)) * 2 < partial_rows(
+        swarm(tpch, tmp_path, off).run(sql)
+    )
+
+
+def test_keys_are_not_waited_for_if_they_are_a_long_way_off(tpch: datafusion.SessionContext, tmp_path: Path) -> None:
+    never = replace(ALWAYS, any_stage=False, most_waited=0.0)
+    assert not swarm(tpch, tmp_path, never).run(tpch_queries()[17]).changes
+
+
+def test_many_keys_are_not_handed_on(tmp_path: Path) -> None:
+    ctx = joined(KEYS["numbers"], tmp_path)
+    sql = "SELECT * FROM (SELECT * FROM few WHERE n < 2) f JOIN many m ON f.k = m.k"
+    assert swarm(ctx, tmp_path, ALWAYS).run(sql).changes
+    assert not swarm(ctx, tmp_path, replace(ALWAYS, most_bytes=1)).run(sql).changes
+    assert not swarm(ctx, tmp_path, replace(ALWAYS, most_partials=0)).run(sql).changes
+    assert not swarm(ctx, tmp_path, replace(ALWAYS, most_kept=0.0)).run(sql).changes
+    assert not swarm(ctx, tmp_path, replace(ALWAYS, from_bytes=1 << 40)).run(sql).changes
