@@ -50,8 +50,12 @@ LIST_ABOVE_IN_FOLDER = 32
 
 _News: TypeAlias = TaskCommitted | TaskErred | RecordDamaged
 
-MAIL_CARRIES_BYTES = 8 << 20
-"""Bytes of small partials that one mail carries at most, but for a single task's: far below what a message may have."""
+MAIL_CARRIES_BYTES = 24 << 20
+"""Bytes of small partials, and of what names the others, that one mail carries at most, but for a single task's: a
+third more in base64, and with the fragments, still well below what a message may have."""
+
+REFERENCE_BYTES = 512
+"""What a segment that a task reads takes in a mail, about; keys that every task reads are named in each of them."""
 
 KEPT_TASKS_BYTES = 8 << 20
 """Tasks of a query that is kept lie in objects of about so much: far below what a message may have."""
@@ -399,15 +403,17 @@ class QueryObjects:
 
 
 def parcels(tasks: Iterable[Dispatch]) -> Iterator[tuple[Dispatch, ...]]:
-    """Yield tasks in mails: all in one, unless the partials that they carry are many bytes."""
+    """Yield tasks in mails: all in one, unless what they are to read takes many bytes."""
     parcel: list[Dispatch] = []
-    carried_bytes = 0
+    filled_bytes = 0
     for task in tasks:
-        if parcel and carried_bytes + task.spec.carried_bytes > MAIL_CARRIES_BYTES:
+        segments = sum(len(exchange.segments) for exchange in task.spec.exchanges)
+        size_bytes = task.spec.carried_bytes + segments * REFERENCE_BYTES
+        if parcel and filled_bytes + size_bytes > MAIL_CARRIES_BYTES:
             yield tuple(parcel)
-            parcel, carried_bytes = [], 0
+            parcel, filled_bytes = [], 0
         parcel.append(task)
-        carried_bytes += task.spec.carried_bytes
+        filled_bytes += size_bytes
     if parcel:
         yield tuple(parcel)
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from apiary_df.errors import StorageTransient
 from apiary_df.model import ExchangeInput, Segment, SegmentRef, TaskKey, TaskSpec
+from apiary_df.plan import codec
+from apiary_df.plan.schema import ExchangeSchema
+from apiary_df.plan.stages import Stage
 from apiary_df.protocol import keys
 from apiary_df.protocol.inbox import Inbox
-from apiary_df.protocol.messages import ErrorReport
-from apiary_df.protocol.storage import write_message
-from apiary_df.query_objects import MAIL_CARRIES_BYTES, QueryObjects, parcels
+from apiary_df.protocol.messages import ErrorReport, StageFragment
+from apiary_df.protocol.storage import read_bytes, write_message
+from apiary_df.query_objects import MAIL_CARRIES_BYTES, REFERENCE_BYTES, QueryObjects, parcels
 from apiary_df.schedule import Dispatch, OpenTask, TaskErred
 from apiary_df.store import Store, open_store
 
@@ -96,8 +101,51 @@ def carrying(task: int, size_bytes: int) -> Dispatch:
 
 def test_tasks_go_in_one_mail_unless_they_carry_too_much() -> None:
     assert [len(mail) for mail in parcels([first(task) for task in range(1000)])] == [1000]
-    third = MAIL_CARRIES_BYTES // 3
+    third = MAIL_CARRIES_BYTES // 3 - REFERENCE_BYTES
     sizes = [third, third, third, third, MAIL_CARRIES_BYTES + 1, 1]
     mails = list(parcels(carrying(task, size) for task, size in enumerate(sizes)))
     assert [[dispatch.spec.task for dispatch in mail] for mail in mails] == [[0, 1, 2], [3], [4], [5]]
     assert list(parcels([])) == []
+
+
+def test_tasks_that_name_many_segments_go_in_several_mails() -> None:
+    (exchange,) = carrying(0, 1).spec.exchanges
+    (ref,) = exchange.segments
+    many = replace(exchange, segments=(replace(ref, data=None),) * (MAIL_CARRIES_BYTES // REFERENCE_BYTES // 3))
+    tasks = [replace(first(task), spec=replace(first(task).spec, task=task, exchanges=(many,))) for task in range(4)]
+    assert [len(mail) for mail in parcels(tasks)] == [3, 1]
+
+
+# -- fragments that were changed while the query runs ----------------------------------------------------------------
+
+ROWS = pa.schema([pa.field("k", pa.int64())])
+
+
+def stage(version: int) -> Stage:
+    """Return a stage, each version of which reads other files."""
+    return Stage(
+        stage=0,
+        fragment=codec.build("placeholder_row", schema=b"\x0a" * version),
+        output="gather",
+        partitions=1,
+        leaves=(),
+        variants=(),
+        unions=0,
+        schema=ExchangeSchema(arrow=ROWS, encoded=b"", names=("k",)),
+        version=version,
+    )
+
+
+@pytest.mark.parametrize("enclosed_bytes", [0, 1 << 20])
+def test_mail_encloses_the_fragment_that_its_tasks_are_shares_of(store: Store, enclosed_bytes: int) -> None:
+    mine = QueryObjects("q1", store, "s1", enclosed_bytes=enclosed_bytes)
+    mine.announce([stage(0)], sql=None, settings={}, timeout_s=None, write=None)
+    mine.announce_fragment(stage(2), None)
+    for version in (2, 0):
+        mine.send(NODE, 0, [replace(first(0), spec=replace(first(0).spec, version=version))])
+        assert read_bytes(store, keys.plan("q1", 0, version)) == codec.encode(stage(version).fragment)
+    sent = [mail.fragments for mail in Inbox(store, NODE).poll()]
+    expected = [
+        (StageFragment(stage=0, version=version, plan=codec.encode(stage(version).fragment)),) for version in (2, 0)
+    ]
+    assert sent == (expected if enclosed_bytes else [(), ()])

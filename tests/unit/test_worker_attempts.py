@@ -12,7 +12,7 @@ from apiary_df.host import SYSTEM
 from apiary_df.model import PartialRef, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import CommitRecord, Lease, Manifest, StageEntry, TaskMail
+from apiary_df.protocol.messages import CommitRecord, Lease, Mail, Manifest, StageEntry, StageFragment, TaskMail
 from apiary_df.protocol.storage import read_message, write_bytes, write_message
 from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.roots import Roots
@@ -60,11 +60,11 @@ def announce(store: Store) -> None:
     write_message(store, keys.manifest(QUERY), manifest)
 
 
-def run_one(store: Store, executor: Executor | None = None) -> list[str]:
-    """Let a node find out about a query whose manifest is damaged; return what is there then."""
+def order_of(version: int = 0, task: int = 0, letter: Mail | None = None) -> Order:
+    """Return an order for a share of one of the stage's fragments."""
     spec = TaskSpec(
         stage=0,
-        task=0,
+        task=task,
         node_id="n1",
         output_partitions=1,
         scans=(),
@@ -72,10 +72,18 @@ def run_one(store: Store, executor: Executor | None = None) -> list[str]:
         branches=(),
         input_bytes=0,
         why="",
+        version=version,
     )
-    order = Order(query_id=QUERY, sender="s1", mail=TaskMail(spec=spec, attempt=0), received_s=0.0)
-    attempts = Attempts(store, "n1", None, bee_bytes=1 << 24, roots=Roots(places=(), urls=()), host=SYSTEM)
-    attempts.run(order, executor or _Idle())
+    return Order(query_id=QUERY, sender="s1", mail=TaskMail(spec=spec, attempt=0), received_s=0.0, letter=letter)
+
+
+def attempts_on(store: Store) -> Attempts:
+    return Attempts(store, "n1", None, bee_bytes=1 << 24, roots=Roots(places=(), urls=()), host=SYSTEM)
+
+
+def run_one(store: Store, executor: Executor | None = None) -> list[str]:
+    """Let a node find out about a query whose manifest is damaged; return what is there then."""
+    attempts_on(store).run(order_of(), executor or _Idle())
     return [meta.key for meta in store.list(keys.QUERIES)]
 
 
@@ -117,3 +125,39 @@ def test_an_attempts_requests_are_its_own_and_no_others() -> None:
     # Manifest, fragment and lease by the node; the executor's, which are not the store's here; not the seven looks.
     assert record.metrics.requests["get"] == 3 + 2 == spent["get"] - 7 + 2
     assert record.metrics.requests["put"] == 1 + 1 == spent["put"] + 1
+
+
+class _Noting(_Asking):
+    """Notes which plans it was given."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.plans: list[bytes] = []
+
+    def run(self, job: Job) -> Work:
+        self.plans.append(codec.encode(job.fragment))
+        return super().run(job)
+
+
+def test_a_task_runs_the_version_that_it_is_a_share_of_whatever_is_known_or_enclosed() -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}", environ={})
+    announce(store)
+    plans = [codec.encode(codec.build("placeholder_row", schema=b"\x0a" * version)) for version in range(3)]
+    write_bytes(store, keys.plan(QUERY, 0, 1), plans[1])
+    manifest = read_message(store, keys.manifest(QUERY), Manifest)
+    enclosing = [
+        Mail(
+            token="t",
+            query_id=QUERY,
+            sender="s1",
+            tasks=(),
+            manifest=manifest,
+            fragments=(StageFragment(stage=0, version=version, plan=plans[version]),),
+        )
+        for version in (0, 2)
+    ]
+    executor, attempts = _Noting(store), attempts_on(store)
+    # Version 2 lies in the mail alone, version 1 in storage alone.
+    for task, (version, letter) in enumerate([(0, enclosing[0]), (1, enclosing[0]), (2, enclosing[1]), (0, None)]):
+        attempts.run(order_of(version, task, letter), executor)
+    assert executor.plans == [plans[0], plans[1], plans[2], plans[0]]
