@@ -371,7 +371,7 @@ class QueryRun:
         if not self._schedule.open_tasks() and self._planning.rest_is_small(partials):
             self._planning.fold(partials)
             return self._handle(RestIsSmall())
-        stage = self._planning.next(command.stage, partials, self._schedule.held)
+        stage = self._planning.next(command.stage, self._schedule.graph, partials, self._schedule.held)
         if isinstance(stage, Hold):
             return self._handle(StageHeld(stage=command.stage, until=stage.until))
         if stage.in_session:

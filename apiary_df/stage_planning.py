@@ -37,6 +37,7 @@ class StagePlanning:
     Attributes:
         root: The stage that gives the result, with all that was put back into it.
         folded: Stages that were put back into the root.
+        key_options: When keys of one stage are handed to another.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class StagePlanning:
         self._footers = footers
         self._options = options
         self._filters: tuple[KeyFilter, ...] | None = None
-        self._key_options = KeyFilterOptions.of(settings)
+        self.key_options = KeyFilterOptions.of(settings)
         self._versions: dict[int, list[PlanNode]] = {}
         self._changes: dict[int, Change] = {}
         self.root = graph.root
@@ -78,19 +79,20 @@ class StagePlanning:
         """How stages are run otherwise than they were cut."""
         return tuple(self._changes.values())
 
-    def next(self, number: int, partials: Partials, held: Mapping[int, int]) -> Stage | Hold:
+    def next(self, number: int, as_run: StageGraph, partials: Partials, held: Mapping[int, int]) -> Stage | Hold:
         """Return a stage whose inputs are complete as it is to be run now, or what it had better wait for.
 
         Args:
             number: The stage.
+            as_run: The stages with all changes so far: what is done again still reads what it was changed to read.
             partials: What complete stages committed.
             held: Stages that wait already, and for which.
         """
         stage = self._graph.stages[number]
         if self._filters is None:
-            self._filters = key_filters(self._graph, self._key_options)
+            self._filters = key_filters(self._graph, self.key_options)
         decided = hold_or_filter(
-            self._graph, stage, filters=self._filters, partials=partials, held=held, options=self._key_options
+            as_run, stage, filters=self._filters, partials=partials, held=held, options=self.key_options
         )
         if isinstance(decided, Hold):
             return decided

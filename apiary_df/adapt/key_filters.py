@@ -308,7 +308,7 @@ def hold_or_filter(
     """Return what is to become of a stage whose inputs are complete, before it is planned; None if nothing is.
 
     Args:
-        graph: All stages.
+        graph: All stages, as they are run: what has changed already may read more than it was cut to read.
         stage: The stage, as it was cut.
         filters: All that may be handed on, of :func:`key_filters`.
         partials: What complete stages committed.

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apiary_df.adapt.key_filters import KeyFilterOptions, key_filters
+from apiary_df.adapt.key_filters import Hold, KeyFilterOptions, hold_or_filter, key_filters
 from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
 from apiary_df.plan.rules import RewriteOptions
+from apiary_df.plan.stages import ExchangeLeaf
 from apiary_df.planning import RunsOnSwarm
 from apiary_df.tasks import TaskOptions
 from plan.checks import check_rows, check_sample
@@ -177,3 +178,22 @@ def test_many_keys_are_not_handed_on(tmp_path: Path) -> None:
     assert not swarm(ctx, tmp_path, replace(ALWAYS, most_partials=0)).run(sql).changes
     assert not swarm(ctx, tmp_path, replace(ALWAYS, most_kept=0.0)).run(sql).changes
     assert not swarm(ctx, tmp_path, replace(ALWAYS, from_bytes=1 << 40)).run(sql).changes
+
+
+def test_nothing_waits_for_a_stage_that_was_changed_to_read_it(tpch: datafusion.SessionContext, tmp_path: Path) -> None:
+    planned = swarm(tpch, tmp_path).plan(tpch_queries()[17])
+    assert isinstance(planned, RunsOnSwarm)
+    graph = planned.graph
+    filters = key_filters(graph, ALWAYS)
+    held = {}
+    for stage in (s for s in graph.stages[:-1] if not s.inputs):
+        decided = hold_or_filter(graph, stage, filters=filters, partials={}, held={}, options=ALWAYS)
+        if isinstance(decided, Hold):
+            held[stage.stage] = decided.until
+    assert held
+    for number, until in held.items():
+        # As after the loss of what both had read: the other one's keys had come from here.
+        reader = graph.stages[until]
+        changed = graph.with_stage(replace(reader, leaves=(*reader.leaves, ExchangeLeaf(stage=number, ordered=False))))
+        again = hold_or_filter(changed, graph.stages[number], filters=filters, partials={}, held={}, options=ALWAYS)
+        assert not isinstance(again, Hold) or again.until != until

@@ -9,6 +9,7 @@ from random import Random
 
 import pyarrow as pa
 
+from apiary_df.adapt.key_filters import KeyFilterOptions
 from apiary_df.coordinator import QueryRun
 from apiary_df.errors import ExecutionFailed, QueryCancelled, ResourcesExhausted
 from apiary_df.model import TaskSpec
@@ -21,6 +22,16 @@ from apiary_df.worker.executor import Job
 
 from .kernel import Process
 from .shapes import SCHEMA, Row, batch_of, partition_of, rows_of_task
+
+ALWAYS = KeyFilterOptions(
+    most_bytes=1 << 40,
+    from_bytes=0,
+    least_gain=0,
+    most_kept=float("inf"),
+    most_waited=float("inf"),
+    any_stage=True,
+)
+"""Keys are handed on wherever they may be: which stage has few of them is nothing that rows of a number show."""
 
 POISON = "poisoned cell"
 """What the error says that a cell gives which nobody can read."""
@@ -136,7 +147,7 @@ class SimRoot(Root):
 
 
 class SimQueryRun(QueryRun):
-    """A run of a query whose root is reckoned."""
+    """A run of a query whose root is reckoned, and whose joins hand on keys wherever that is right."""
 
     root_type = SimRoot
     root: SimRoot
@@ -149,3 +160,5 @@ class SimQueryRun(QueryRun):
             model: How long work takes, and what goes wrong in it.
         """
         self.root.query_id, self.root.scratch, self.root.model = self.query_id, folder / f"root-{self.query_id}", model
+        if self._planning.key_options.most_bytes:
+            self._planning.key_options = ALWAYS

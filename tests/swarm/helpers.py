@@ -23,6 +23,7 @@ FORCED: Mapping[str, Any] = {
     "small_bytes": 0,
     "finish_here_bytes": 0,
     "min_task_bytes": 0,
+    "key_filter_from_bytes": 0,
     "node_start_timeout_s": START_S,
 }
 """Settings under which nothing is too small to be distributed."""
