@@ -354,6 +354,9 @@ class Settings:
         speculate_factor: How many times the median of its committed siblings a task may take before that, 1 to 1000.
             3: tasks of one stage rarely differ by more, since they read about the same.
         speculate_after_s: Seconds that it may take in any case, 0 to 3600. 5: shorter tasks are over before it pays.
+        stream_result: Whether rows of a result in no order are handed over as each task commits, while others are still
+            at work; what made them cannot be made again then, should it be lost. True: the first row comes sooner,
+            and a ``LIMIT`` ends the query once it has its rows. False: rows come when all are made, in task order.
         dollars_per_1000_puts: Price of a thousand requests that write, in dollars, 0 to 1000. 0.005, as S3's list says;
             reports say what a query's requests cost, and exchanges are planned by it.
         dollars_per_1000_lists: The same of listings, 0 to 1000. 0.005.
@@ -420,6 +423,7 @@ class Settings:
     speculate: bool = _setting(True, "flag")
     speculate_factor: float = _setting(3.0, "factor", 1, 1000)
     speculate_after_s: float = _setting(5.0, "seconds", 0, _LONGEST_WAIT_S)
+    stream_result: bool = _setting(True, "flag")
     dollars_per_1000_puts: float = _setting(0.005, "factor", 0, 1000)
     dollars_per_1000_lists: float = _setting(0.005, "factor", 0, 1000)
     dollars_per_1000_gets: float = _setting(0.0004, "factor", 0, 1000)

@@ -34,6 +34,7 @@ from apiary_df.host import SYSTEM, Host, together
 from apiary_df.model import CellUse, NodeInfo, NodeState, TaskKey
 from apiary_df.pace import Pace
 from apiary_df.patience import Patience
+from apiary_df.plan.gather import early_gather
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
 from apiary_df.protocol.messages import CommitRecord
@@ -42,12 +43,13 @@ from apiary_df.publish import planned_write
 from apiary_df.query import Query, new_query_id
 from apiary_df.query_objects import QueryObjects, parcels
 from apiary_df.report import QueryEnd, QueryReport
-from apiary_df.root import ROOT_MEMORY_BYTES, Root, Workbench
+from apiary_df.root import ROOT_MEMORY_BYTES, HandingOver, Root, Workbench
 from apiary_df.schedule import (
     AllNodesLost,
     Cancelled,
     Command,
     Dispatch,
+    EnoughRows,
     Event,
     NodeSight,
     NodesSeen,
@@ -75,7 +77,7 @@ from apiary_df.schedule import (
 )
 from apiary_df.stage_planning import StagePlanning
 from apiary_df.view import GivenWork, SwarmView
-from apiary_df.worker.bee import run_attempt, workbench
+from apiary_df.worker.bee import run_attempt, scratch_folder, workbench
 
 logger = logging.getLogger("apiary_df")
 
@@ -133,6 +135,7 @@ class QueryRun:
         self._settings = settings
         self._planning = StagePlanning(query.graph, settings, footers, view.store_options)
         self._on_progress = on_progress
+        gather = early_gather(query.graph, enabled=settings.stream_result)
         self._schedule = Schedule(
             self.query_id,
             query.graph,
@@ -141,6 +144,7 @@ class QueryRun:
             policy=Policy(
                 enabled=settings.speculate, factor=settings.speculate_factor, after_s=settings.speculate_after_s
             ),
+            hand_over=None if gather is None else gather.stage,
         )
         self._given = GivenWork(view, self.query_id)
         self._history = History(self.query_id, view.node_id, query.graph.root.stage)
@@ -180,7 +184,13 @@ class QueryRun:
             cells=self._cells,
         )
         self._schemas = {s.stage: s.schema.arrow for s in query.graph.stages if s.schema is not None}
-        self.root = self.root_type(self._store, view.node_id, self._write, self._workbench, self._schemas)
+        scratch = functools.partial(scratch_folder, settings)
+        self.root = self.root_type(
+            self._store, view.node_id, self._write, self._workbench, schemas=self._schemas, scratch=scratch
+        )
+        self._handing = (
+            None if gather is None else HandingOver(gather, query.graph.stages[gather.stage], self._schedule, self.root)
+        )
         self._batches = self._run()
 
     # -- as an iterator -----------------------------------------------------------------------------------------------
@@ -322,7 +332,8 @@ class QueryRun:
             while commands:
                 command = commands.popleft()
                 if isinstance(command, RunRoot):
-                    commands.extend((yield from self._root()))
+                    # What is handed over task by task goes on as before.
+                    commands.extend(() if self._hands_over() else (yield from self._root()))
                 elif isinstance(command, SendTasks) and command.node_id != self._view.node_id:
                     self._send_all([command, *_leading_mail(commands, self._view.node_id)])
                 elif not isinstance(command, Stop):
@@ -331,7 +342,10 @@ class QueryRun:
                     raise command.error
                 else:
                     return
-            commands.extend(self._wait_for_news())
+            if self._handing is not None and self._hands_over():
+                commands.extend((yield from self._hand_over(self._handing)))
+            else:
+                commands.extend(self._wait_for_news())
 
     def _carry_out(self, command: PlanStage | SendTasks | StopTasks) -> Sequence[Command]:
         """Do what the schedule says; returns what it says then."""
@@ -343,14 +357,14 @@ class QueryRun:
             self._own.append(command)
         return ()
 
-    def _wait_for_news(self) -> list[Command]:
-        """Do the session's own tasks or, if there are none, wait; returns what the schedule says then."""
+    def _wait_for_news(self, wait_s: float | None = None) -> list[Command]:
+        """Do the session's own tasks or, if there are none, wait, for so long; returns what the schedule says then."""
         if self._own:
             # Once the nodes have what they can do meanwhile.
             return list(self._store_tables(self._own.popleft()))
         commands: list[Command] = [*self._put_off]
         self._put_off.clear()
-        for event in self._look():
+        for event in self._look(wait_s):
             commands += self._handle(event)
         if self._schedule.is_stranded():
             commands += self._finish_alone()
@@ -402,6 +416,9 @@ class QueryRun:
 
     def _finish_alone(self) -> tuple[Command, ...]:
         """Do all that is left here, if it can be done here; if not, the query ends."""
+        if self._schedule.has_handed_over():
+            # What is left of a stage whose rows went out already is done task by task.
+            return self._handle(AllNodesLost())
         partials = self._schedule.partials()
         if not self._planning.can_fold(partials):
             return self._handle(AllNodesLost(can_finish=False))
@@ -482,10 +499,11 @@ class QueryRun:
 
     # -- what happened ------------------------------------------------------------------------------------------------
 
-    def _look(self) -> list[Event]:
-        """Wait a moment, and return what has happened meanwhile."""
+    def _look(self, wait_s: float | None) -> list[Event]:
+        """Wait so long, or for as long as is due, and return what has happened meanwhile."""
         self._tell("running")
-        if self._bell.wait(self._cancelled, self._pace.wait_s(self._host.now_s())):
+        due_s = self._pace.wait_s(self._host.now_s()) if wait_s is None else wait_s
+        if self._bell.wait(self._cancelled, due_s):
             return [Cancelled()]
         if self._view.leases.is_lost(self.query_id) and (lost := self._lost()) is not None:
             raise lost
@@ -529,7 +547,7 @@ class QueryRun:
         return TimedOut(timeout_s=self._settings.timeout_s or 0.0)
 
     def _tell(self, doing: str) -> None:
-        if self._on_progress is not None:
+        if self._on_progress is not None and not self._rows:
             done, known = self._schedule.progress()
             self._on_progress(done, known, doing)
 
@@ -568,6 +586,39 @@ class QueryRun:
             return commands
         return self._handle(RootFinished())
 
+    def _hands_over(self) -> bool:
+        """Whether rows are handed over task by task, and some are to be now."""
+        return self._handing is not None and not self._planning.folded and self._handing.has_work()
+
+    def _hand_over(self, handing: HandingOver) -> Generator[pa.RecordBatch, None, Sequence[Command]]:
+        """Yield rows of tasks that are committed, for as long as there are any and no news may have come.
+
+        Returns:
+            The schedule's commands after it (a generator's return value).
+        """
+        look_at_s = self._host.now_s() + (self._settings.poll_max_s or self._settings.poll_min_s)
+        if not self._schedule.has_handed_over():
+            self._history.root_began(self._at_s(), "rows are handed over here as tasks commit")
+        try:
+            while not handing.is_satisfied:
+                running = self._schedule.state is QueryState.RUNNING
+                if not handing.is_open and not handing.open_next(self._host.now_s()):
+                    return () if running else self._handle(RootFinished())
+                batch = handing.next()
+                if batch is not None and batch.num_rows:
+                    self._rows += batch.num_rows
+                    yield conform_result(batch, self.schema)
+                if (stop := self._stopped()) is not None:
+                    return self._handle(stop)
+                if running and self._host.now_s() >= look_at_s:
+                    break
+        except ApiaryError as error:
+            commands = self._handle(RootErred(error=error, untouched=not handing.is_open))
+            if self._schedule.state is QueryState.RUNNING and not self._schedule.has_handed_over():
+                self._history.root_ended(self._at_s(), self._rows, "superseded", error.to_info())
+            return commands
+        return self._handle(EnoughRows()) if handing.is_satisfied else self._wait_for_news(0.0)
+
     def _stopped(self) -> Event | None:
         """Return why the query must not go on; None if it may."""
         if self._cancelled.is_set():
@@ -578,6 +629,8 @@ class QueryRun:
 
     def _clean_up(self) -> None:
         """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
+        if self._handing is not None:
+            self._handing.close()
         self._view.leases.release(self.query_id)
         self._view.give_back(self._bell)
         keep = self._settings.keep or (self._settings.keep_failed and self._state == "failed")

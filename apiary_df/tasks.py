@@ -24,7 +24,6 @@ from apiary_df.model import (
     SegmentRef,
     TaskSpec,
 )
-from apiary_df.plan import codec
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.scans import files_by_url, files_of_cells, scan_cells
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, Variant
@@ -140,14 +139,6 @@ def plan_root(stage: Stage, partials: Mapping[int, Sequence[PartialRef]], node_i
     (variant,) = stage.variants
     planner = _StagePlanner(stage, [], partials, {}, TaskOptions())
     return replace(planner.whole_task(variant), node_id=node_id, why="the result is gathered here")
-
-
-def is_plain_gather(root: Stage) -> bool:
-    """Whether a root only lays its input stage's partials end to end, which needs no engine."""
-    node = root.fragment
-    if node.kind != "coalesce_partitions" or codec.fields_of(node).HasField("fetch"):
-        return False
-    return node.children[0].kind == "arrow_scan" and len(root.inputs) == 1
 
 
 class _StagePlanner:

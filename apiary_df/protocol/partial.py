@@ -23,6 +23,7 @@ them (``messages``).
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,6 +54,9 @@ MAGIC_BYTES = 8
 
 PIECE_BYTES = 16 * 1024 * 1024
 """Larger segments are fetched in pieces of this size, several at once: one stream gives about 50 MiB a second."""
+
+WINDOW_BYTES = 8 * 1024 * 1024
+"""Bytes of a file that are mapped at a time while it is verified; smaller windows take longer to map than to read."""
 
 PIECES_AT_ONCE = 4
 """Pieces in flight for one object, which bounds the memory that a fetch takes to 64 MiB."""
@@ -375,7 +379,13 @@ class _Scratch:
 
 def checksum(data: bytes | memoryview, *, strong: bool = False) -> str:
     """Return the xxh3-64 of some bytes as 16 hex digits or, if it is to be strong, their SHA-256 as 64."""
-    return hashlib.sha256(data).hexdigest() if strong else str(xxhash.xxh3_64_hexdigest(data))
+    hasher = _hasher(strong=strong)
+    hasher.update(data)
+    return str(hasher.hexdigest())
+
+
+def _hasher(*, strong: bool) -> Any:
+    return hashlib.sha256() if strong else xxhash.xxh3_64()
 
 
 def read_partial(
@@ -455,9 +465,11 @@ def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
     key, length = refs[0].key, refs[0].object_length
     local = store.local_path(key)
     if local is not None:
-        if not local.is_file():
+        try:
+            _verify_file(key, local, refs)
+        except FileNotFoundError:
             store.head(key)  # raises the fitting error
-        _verify_spans(key, length, mapped(local), refs)
+            raise
         return local
     staged = target.with_name(f"{target.name}.{secrets.token_hex(8)}")
     try:
@@ -465,7 +477,7 @@ def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
         with staged.open("wb") as file:
             file.truncate(length)
             _fetch(store, key, [(start, size) for _, start, size, _ in _spans(refs)], file.fileno())
-        _verify_spans(key, length, mapped(staged), refs)
+        _verify_file(key, staged, refs)
         staged.replace(target)
     except OSError as error:
         raise StorageTransient(
@@ -524,11 +536,28 @@ def _spans(refs: Sequence[SegmentRef]) -> Iterator[tuple[str, int, int, str]]:
     yield "footer", first.footer_offset, footer_length, first.footer_checksum
 
 
-def _verify_spans(key: str, length: int, view: memoryview, refs: Sequence[SegmentRef]) -> None:
-    if len(view) != length:
-        raise _damaged(key, f"it has {len(view)} bytes instead of {length}")
-    for name, start, size, expected in _spans(refs):
-        verify(key, name, view[start : start + size], expected)
+def _verify_file(key: str, path: Path, refs: Sequence[SegmentRef]) -> None:
+    """Verify what these segments need of a file, a window at a time: what is mapped counts as memory once read."""
+    with path.open("rb", buffering=0) as file:
+        length, wanted = os.fstat(file.fileno()).st_size, refs[0].object_length
+        if length != wanted:
+            raise _damaged(key, f"it has {length} bytes instead of {wanted}")
+        for name, start, size, expected in _spans(refs):
+            hasher = _hasher(strong=len(expected) == STRONG_CHARS)
+            for offset, skipped, taken in _windows(start, size):
+                with mmap.mmap(file.fileno(), skipped + taken, access=mmap.ACCESS_READ, offset=offset) as window:
+                    hasher.update(window if not skipped else memoryview(window)[skipped:])
+            _compare(key, name, str(hasher.hexdigest()), expected)
+
+
+def _windows(start: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield where windows over a span begin, how many bytes of each come before the span's own, and how many follow."""
+    end = start + size
+    while start < end:
+        skipped = start % mmap.ALLOCATIONGRANULARITY
+        taken = min(WINDOW_BYTES, end - start)
+        yield start - skipped, skipped, taken
+        start += taken
 
 
 def verify(key: str, name: str, data: memoryview, expected: str) -> None:
@@ -537,7 +566,10 @@ def verify(key: str, name: str, data: memoryview, expected: str) -> None:
     Raises:
         ObjectDamaged: If it is another.
     """
-    found = checksum(data, strong=len(expected) == STRONG_CHARS)
+    _compare(key, name, checksum(data, strong=len(expected) == STRONG_CHARS), expected)
+
+
+def _compare(key: str, name: str, found: str, expected: str) -> None:
     if found != expected:
         raise _damaged(key, f"the checksum of its {name} is {found} instead of {expected or 'none'}")
 

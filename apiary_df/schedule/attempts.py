@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from apiary_df.errors import ApiaryError, TaskFailed
+from apiary_df.errors import ApiaryError, QueryTimeout, TaskFailed
 from apiary_df.model import PartialRef, TaskKey, TaskSpec
 
 SHOWN_CAUSE_CHARS = 200
@@ -73,6 +73,7 @@ class Task:
         due_s: When the next attempt is to be sent, by the coordinator's clock; None if none is to be.
         slots: Bees' shares of memory that the next attempt may hold.
         running: Numbers of the attempts that may still end by themselves; asked for at every look, of every task.
+        handed_over: Its rows went to the user, or begin to: it is never done again.
     """
 
     spec: TaskSpec
@@ -82,6 +83,12 @@ class Task:
     due_s: float | None = None
     slots: int = 1
     running: tuple[int, ...] = ()
+    handed_over: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its rows are still to be made."""
+        return self.partial is None and not self.handed_over
 
     @property
     def failures(self) -> int:
@@ -148,6 +155,16 @@ def _told(attempt: Attempt) -> str:
     return f"on {attempt.node_id} {kind}, {attempt.error.code}: {words}"
 
 
+def why_again(task: Task) -> str:
+    """Return why a task is tried again, for a person."""
+    last = task.attempts[-1]
+    reasons = {
+        Outcome.LOST: f"node {last.node_id} lost it",
+        Outcome.UNDONE: f"what node {last.node_id} committed was lost",
+    }
+    return reasons.get(last.outcome, f"it failed on node {last.node_id}")
+
+
 def task_failed(query_id: str, task: Task, node_id: str, cause: ApiaryError) -> TaskFailed:
     """Return the error of a task that is given up, with its first facts and a report of every attempt.
 
@@ -169,3 +186,23 @@ def task_failed(query_id: str, task: Task, node_id: str, cause: ApiaryError) -> 
     error = TaskFailed(words, **{**cause.details, **facts}, cause=cause.code)
     error.__cause__ = cause
     return error
+
+
+def timed_out(query_id: str, timeout_s: float, done: int, known: int, open_tasks: Iterable[Task]) -> QueryTimeout:
+    """Return the error of a query whose deadline passed.
+
+    Args:
+        query_id: The query.
+        timeout_s: Its deadline.
+        done: Tasks that were committed.
+        known: Tasks that were planned.
+        open_tasks: Those that were not committed; the attempts of the first that failed are told.
+    """
+    tried = [task for task in open_tasks if task.failures]
+    told = "".join(f"; task {t.spec.stage}.{t.spec.task}: {attempts_told(t.attempts)}" for t in tried[:1])
+    return QueryTimeout(
+        f"query {query_id} did not end within timeout_s={timeout_s:g}: "
+        f"{done} of {known} planned tasks were committed; raise timeout_s or add nodes{told}",
+        query=query_id,
+        timeout_s=timeout_s,
+    )

@@ -128,13 +128,26 @@ class RestIsSmall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HandedOver:
+    """The first rows of a task go to the user, ahead of other tasks': it must never be done again."""
+
+    stage: int
+    task: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnoughRows:
+    """As many rows as the query wants have been handed over; what is still open is not wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RootFinished:
     """The result has been handed over whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootErred:
-    """The root stage raised; `untouched` if nobody has seen a row or a file of it yet."""
+    """The root stage raised; `untouched` if nobody has seen a row or a file of what raised yet."""
 
     error: ApiaryError
     untouched: bool = False
@@ -165,6 +178,8 @@ Event = (
     | Tick
     | AllNodesLost
     | RestIsSmall
+    | HandedOver
+    | EnoughRows
     | RootFinished
     | RootErred
     | TimedOut
@@ -217,7 +232,7 @@ class StopTasks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRoot:
-    """Run the root stage here: all of its inputs are complete."""
+    """Run the root stage here, or what is left of it: all of its inputs are complete, or nobody else makes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,17 +15,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from apiary_df.adapt.dependencies import ancestors
-from apiary_df.errors import ApiaryError, InternalError, NoAliveNodes, PartialLost, QueryCancelled, QueryTimeout
+from apiary_df.errors import ApiaryError, InternalError, NoAliveNodes, PartialLost, QueryCancelled
 from apiary_df.model import NodeState, PartialRef, TaskKey, TaskSpec
 from apiary_df.plan.stages import StageGraph
-from apiary_df.schedule.attempts import Attempt, OpenTask, Outcome, Task, attempts_told, task_failed
+from apiary_df.schedule.attempts import Attempt, OpenTask, Outcome, Task, task_failed, timed_out, why_again
 from apiary_df.schedule.backoff import wait_s
 from apiary_df.schedule.events import (
     AllNodesLost,
     Cancelled,
     Command,
     Dispatch,
+    EnoughRows,
     Event,
+    HandedOver,
     NodeSight,
     NodesSeen,
     PlanStage,
@@ -47,6 +49,7 @@ from apiary_df.schedule.events import (
     Tick,
     TimedOut,
 )
+from apiary_df.schedule.handing import Handing, lost_after_rows
 from apiary_df.schedule.placing import choose_node
 from apiary_df.schedule.speculation import Policy, Running, stragglers
 from apiary_df.schedule.table import TRANSITIONS, QueryState
@@ -69,6 +72,8 @@ class Schedule:
         max_attempts: Tries that a task gets.
         retry_after_s: Longest wait before a task's second attempt, in seconds; later ones wait longer.
         policy: When a slow task gets a second attempt.
+        hand_over: Stage whose tasks' rows go to the user as each commits, whatever the others do; None: the root runs
+            when all of its input is made.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Schedule:
         max_attempts: int = MAX_ATTEMPTS,
         retry_after_s: float = 0.0,
         policy: Policy | None = None,
+        hand_over: int | None = None,
     ) -> None:
         self.query_id = query_id
         self.state = QueryState.RUNNING
@@ -86,6 +92,7 @@ class Schedule:
         self._max_attempts = max_attempts
         self._retry_after_s = retry_after_s
         self._policy = policy or Policy()
+        self._handing = None if hand_over is None else Handing(hand_over)
         self._deadline_s: float | None = None
         self._tasks: dict[int, list[Task]] = {}
         # How many tasks of each planned stage are not committed: asked for at every commit, of many tasks.
@@ -189,6 +196,28 @@ class Schedule:
         """Return the tasks of a stage as planned; none if it is not planned yet."""
         return tuple(task.spec for task in self._tasks.get(stage, ()))
 
+    def next_to_hand_over(self) -> TaskSpec | None:
+        """Return the task whose rows are to be handed over now; None if there is none, or the root needs all of them.
+
+        Those that are committed come first; once no node is left, the others, which the session does itself.
+        """
+        if self._handing is None:
+            return None
+        tasks = self._tasks.get(self._handing.stage, [])
+        task = self._handing.next(tasks)
+        if task is None and self._is_left_alone():
+            task = next((task for task in tasks if task.is_open), None)
+        return None if task is None else task.spec
+
+    def committed_partial(self, stage: int, task: int) -> PartialRef | None:
+        """Return the partial of a task that counts; None if there is none."""
+        tasks = self._tasks.get(stage, [])
+        return tasks[task].partial if task < len(tasks) else None
+
+    def has_handed_over(self) -> bool:
+        """Whether rows of any task went to the user ahead of the others'."""
+        return self._handing is not None and self._handing.begun
+
     def attempts(self, stage: int, task: int) -> tuple[Attempt, ...]:
         """Return all attempts at a task so far."""
         found = self._known(stage, task)
@@ -261,7 +290,7 @@ class Schedule:
         return Task(spec=spec, attempts=list(former.attempts), epoch=former.epoch + 1, slots=former.slots)
 
     def _open(self) -> Iterable[Task]:
-        return (task for tasks in self._tasks.values() for task in tasks if task.partial is None)
+        return (task for tasks in self._tasks.values() for task in tasks if task.is_open)
 
     def _in_session(self, task: Task) -> bool:
         return self._graph.stages[task.spec.stage].in_session
@@ -304,7 +333,7 @@ class Schedule:
                 continue
             node = self._place(task, self._nodes.values())
             if node is not None:
-                task.spec = replace(task.spec, node_id=node.node_id, why=self._why_again(task))
+                task.spec = replace(task.spec, node_id=node.node_id, why=why_again(task))
                 begun.append(self._begin(task, node.node_id, now_s))
             elif any(seen.usable and seen.bees_total for seen in self._nodes.values()):
                 last = task.attempts[-1]
@@ -315,14 +344,6 @@ class Schedule:
         failed = {a.node_id for a in task.attempts if a.outcome in {Outcome.FAILED, Outcome.LOST}}
         refused = {a.node_id for a in task.attempts if a.error is not None and a.error.elsewhere}
         return choose_node(nodes, avoided=failed, refused=refused, given=self._given, slots=task.slots)
-
-    def _why_again(self, task: Task) -> str:
-        last = task.attempts[-1]
-        reasons = {
-            Outcome.LOST: f"node {last.node_id} lost it",
-            Outcome.UNDONE: f"what node {last.node_id} committed was lost",
-        }
-        return reasons.get(last.outcome, f"it failed on node {last.node_id}")
 
     def _again(self, task: Task, due_s: float) -> tuple[Command, ...]:
         """Let a task be tried again, or give it up if it failed, or was lost, too often."""
@@ -350,7 +371,7 @@ class Schedule:
         task = self._known(key.stage, key.task)
         if key.query_id != self.query_id or task is None or key.attempt >= len(task.attempts):
             raise InternalError(f"query {self.query_id}: news of {key}, which was never sent")
-        if not self._is_planned(task) or task.partial is not None or task.attempts[key.attempt].epoch != task.epoch:
+        if not self._is_planned(task) or not task.is_open or task.attempts[key.attempt].epoch != task.epoch:
             return None
         return task
 
@@ -366,6 +387,8 @@ class Schedule:
         task.partial, task.due_s = event.partial, None
         self._uncommitted[event.key.stage] -= 1
         task.end(event.key.attempt, Outcome.COMMITTED, now_s)
+        if self._handing is not None and self._handing.stage == event.key.stage:
+            self._handing.committed(task)
         stops = self._superseded([task], now_s)
         return (*stops, *self._ready_stages()) if self.is_complete(event.key.stage) else stops
 
@@ -526,6 +549,8 @@ class Schedule:
 
     def _redo(self, task: Task, error: ApiaryError, now_s: float) -> tuple[Command, ...]:
         """Take a committed task back, with all that was planned from what it made, and have it made again."""
+        if self._handing is not None and self._handing.forbids(task):
+            return self._fail(lost_after_rows(error))
         counted = self._counted(task)
         assert counted is not None
         task.partial = None
@@ -563,7 +588,7 @@ class Schedule:
         task = self._known(event.stage, event.task)
         if task is None or not task.attempts:
             raise InternalError(f"query {self.query_id}: a record of task {event.stage}.{event.task}, never sent")
-        if not self._is_planned(task) or task.partial is not None or event.epoch != task.epoch:
+        if not self._is_planned(task) or not task.is_open or event.epoch != task.epoch:
             return ()
         # Whose record it is cannot be told; none of this life's attempts can commit any more.
         task.end(len(task.attempts) - 1, Outcome.UNDONE, now_s, event.error)
@@ -571,14 +596,38 @@ class Schedule:
         stops = self._superseded([task], now_s)
         return self._again(task, now_s) or (*stops, *self._send_due(now_s))
 
-    # -- the end ------------------------------------------------------------------------------------------------------
+    # -- the result ---------------------------------------------------------------------------------------------------
+
+    def _is_left_alone(self) -> bool:
+        """Whether the root does what nodes have not done: they are all gone, and rows went out already."""
+        return self.state is QueryState.FINISHING and self.has_handed_over()
+
+    def _on_handed_over(self, event: HandedOver, _now_s: float) -> tuple[Command, ...]:
+        tasks = self._tasks.get(event.stage, [])
+        if self._handing is None or event.stage != self._handing.stage or event.task >= len(tasks):
+            raise InternalError(
+                f"query {self.query_id}: rows of task {event.stage}.{event.task} are not to be handed over"
+            )
+        task = tasks[event.task]
+        self._handing.hand_over(task, alone=self._is_left_alone())
+        if task.partial is None:
+            self._uncommitted[event.stage] -= 1
+        return ()
+
+    def _on_enough_rows(self, _event: EnoughRows, _now_s: float) -> tuple[Command, ...]:
+        if self._handing is None:
+            raise InternalError(f"query {self.query_id}: rows are not handed over task by task")
+        self.state = QueryState.DONE
+        return (Stop(error=None),)
 
     def _on_root_finished(self, _event: RootFinished, _now_s: float) -> tuple[Command, ...]:
         self.state = QueryState.DONE
         return (Stop(error=None),)
 
     def _on_root_erred(self, event: RootErred, now_s: float) -> tuple[Command, ...]:
-        lost = self._lost_input(event.error, self.partials()) if event.untouched else None
+        if self.state is QueryState.RUNNING and self._handing is None:
+            raise InternalError(f"query {self.query_id}: the root raised before it ran")
+        lost = self._lost_input(event.error, self._tasks) if event.untouched else None
         if lost is None:
             return self._fail(event.error)
         self.state = QueryState.RUNNING
@@ -586,18 +635,7 @@ class Schedule:
 
     def _on_timed_out(self, event: TimedOut, _now_s: float) -> tuple[Command, ...]:
         done, known = self.progress()
-        tried = [task for task in self._open() if task.failures]
-        told = "".join(
-            f"; task {task.spec.stage}.{task.spec.task}: {attempts_told(task.attempts)}" for task in tried[:1]
-        )
-        return self._fail(
-            QueryTimeout(
-                f"query {self.query_id} did not end within timeout_s={event.timeout_s:g}: "
-                f"{done} of {known} planned tasks were committed; raise timeout_s or add nodes{told}",
-                query=self.query_id,
-                timeout_s=event.timeout_s,
-            )
-        )
+        return self._fail(timed_out(self.query_id, event.timeout_s, done, known, self._open()))
 
     def _on_cancelled(self, _event: Cancelled, _now_s: float) -> tuple[Command, ...]:
         self.state = QueryState.CANCELLED

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from apiary_df.schedule.events import (
     AllNodesLost,
     Cancelled,
+    EnoughRows,
     Event,
+    HandedOver,
     NodesSeen,
     RecordDamaged,
     RestIsSmall,
@@ -63,7 +65,7 @@ LATE_NEWS = "_on_late_news"
 """The method that answers news which come after the fact: it does nothing."""
 
 _NEWS = (NodesSeen, TaskCommitted, TaskErred, TaskForgotten, RecordDamaged, Tick)
-_ENDINGS = (RootFinished, RootErred, TimedOut, Cancelled)
+_ENDINGS = (HandedOver, EnoughRows, RootFinished, RootErred, TimedOut, Cancelled)
 
 TRANSITIONS: Mapping[QueryState, Mapping[type[Event], Answer]] = {
     _RUNNING: _answers(
@@ -80,6 +82,9 @@ TRANSITIONS: Mapping[QueryState, Mapping[type[Event], Answer]] = {
             Tick: ("_on_tick", [_RUNNING, _FAILED]),
             AllNodesLost: ("_on_all_nodes_lost", [_FINISHING, _FAILED]),
             RestIsSmall: ("_on_rest_is_small", [_FINISHING]),
+            HandedOver: ("_on_handed_over", [_RUNNING]),
+            EnoughRows: ("_on_enough_rows", [_DONE]),
+            RootErred: ("_on_root_erred", [_RUNNING, _FAILED]),
             TimedOut: ("_on_timed_out", [_FAILED]),
             Cancelled: ("_on_cancelled", [_CANCELLED]),
         }
@@ -87,6 +92,8 @@ TRANSITIONS: Mapping[QueryState, Mapping[type[Event], Answer]] = {
     _FINISHING: _answers(
         {
             **{event: (LATE_NEWS, [_FINISHING]) for event in _NEWS},
+            HandedOver: ("_on_handed_over", [_FINISHING]),
+            EnoughRows: ("_on_enough_rows", [_DONE]),
             RootFinished: ("_on_root_finished", [_DONE]),
             RootErred: ("_on_root_erred", [_RUNNING, _FAILED]),
             TimedOut: ("_on_timed_out", [_FAILED]),

@@ -309,23 +309,34 @@ def workbench(
     Raises:
         ConfigError: If there is no place for a scratch folder, or DataFusion does not know one of its options.
     """
+    with scratch_folder(settings) as scratch:
+        bench = Bench(
+            store=store,
+            scratch=scratch,
+            options=options,
+            partial_memory_bytes=settings.partial_memory_bytes,
+            compression=codec_of(settings),
+            cells=cells,
+            reading=Reading.of(settings),
+        )
+        with cells or nullcontext():
+            yield Engine(query_settings, memory_bytes, scratch, allow_udfs=allow_udfs), bench
+
+
+@contextmanager
+def scratch_folder(settings: Settings) -> Iterator[Path]:
+    """Give a folder for work that is the session's own; it is removed afterwards.
+
+    Raises:
+        ConfigError: If there is no place for it.
+    """
     folder = settings.scratch_dir
     try:
         scratch = Path(tempfile.mkdtemp(prefix="apiary-session-", dir=folder))
     except OSError as error:
         raise ConfigError(f"cannot make a folder in scratch_dir={folder}: {error}; name one that is there") from error
-    bench = Bench(
-        store=store,
-        scratch=scratch,
-        options=options,
-        partial_memory_bytes=settings.partial_memory_bytes,
-        compression=codec_of(settings),
-        cells=cells,
-        reading=Reading.of(settings),
-    )
     try:
-        with cells or nullcontext():
-            yield Engine(query_settings, memory_bytes, scratch, allow_udfs=allow_udfs), bench
+        yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

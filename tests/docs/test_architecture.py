@@ -36,7 +36,9 @@ from apiary_df.schedule import (
     AllNodesLost,
     Answer,
     Cancelled,
+    EnoughRows,
     Event,
+    HandedOver,
     NodeSight,
     NodesSeen,
     QueryState,
@@ -197,7 +199,7 @@ def observed() -> set[tuple[QueryState, str, QueryState]]:
     """Feed events to schedules, and return (state before, event, state after) of each that was taken."""
     seen = set()
     for steps in _lives():
-        schedule = Schedule("q", _stages(), max_attempts=3, retry_after_s=1.0)
+        schedule = Schedule("q", _stages(), max_attempts=3, retry_after_s=1.0, hand_over=0)
         now_s = 0.0
         for event in steps:
             before = schedule.state
@@ -233,6 +235,10 @@ def _lives() -> list[list[Event]]:
         [*begin, *damaged],
         [Started(), RestIsSmall(), RootErred(error=ExecutionFailed("overflow"))],
         [*finishing, lost],
+        [*begin, _committed(0), lost],
+        [*begin, _committed(0), RootErred(error=ExecutionFailed("overflow"))],
+        [*begin, _committed(0), HandedOver(stage=0, task=0), EnoughRows()],
+        [*finishing, HandedOver(stage=0, task=0), EnoughRows()],
         [*begin, TimedOut(timeout_s=1.0)],
         [*begin, Cancelled()],
         [Started(), StageChanged(stage=_stages().stages[0]), StageHeld(stage=0, until=1)],

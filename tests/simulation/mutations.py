@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from apiary_df import collector, coordinator, leases, root
+from apiary_df import collector, coordinator, leases
 from apiary_df.collect import Stillness
 from apiary_df.errors import ObjectExists, ObjectMissing, PartialLost, StorageTransient
 from apiary_df.model import NodeState
-from apiary_df.protocol import assembly, heartbeat, inbox, keys, partial, seal, storage
+from apiary_df.protocol import heartbeat, inbox, keys, partial, seal, storage, streaming
 from apiary_df.query_objects import QueryObjects
 from apiary_df.schedule import machine
 from apiary_df.store import Store
@@ -80,7 +80,7 @@ def catch(mutation: Mutation) -> Verdict | None:
 
 
 def _no_checksums() -> tuple[Patch, ...]:
-    return tuple((where, "verify", lambda *_: None) for where in (partial, assembly))
+    return ((partial, "_compare", lambda *_: None),)
 
 
 def _no_seals() -> tuple[Patch, ...]:
@@ -155,7 +155,7 @@ def _missing_is_empty() -> tuple[Patch, ...]:
         except (ObjectMissing, PartialLost):
             return []
 
-    return ((root, "read_or_lost", read), (shapes, "read_or_lost", read))
+    return ((streaming, "read_or_lost", read), (shapes, "read_or_lost", read))
 
 
 def _late_commits_lost() -> tuple[Patch, ...]:

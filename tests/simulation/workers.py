@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -138,7 +138,7 @@ class SimRoot(Root):
     scratch: Path
     model: WorkModel
 
-    def executed(self, stage: Stage, task: TaskSpec) -> Iterator[pa.RecordBatch]:
+    def executed(self, stage: Stage, task: TaskSpec) -> Generator[pa.RecordBatch, None, None]:
         """Yield the rows of the root stage."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.model.taste(self.query_id, task)
