@@ -30,25 +30,24 @@ from apiary_df.errors import (
 )
 from apiary_df.footers import FooterCache
 from apiary_df.history import History, ending_of
-from apiary_df.host import SYSTEM, Host, together
-from apiary_df.model import CellUse, NodeInfo, NodeState, TaskKey
+from apiary_df.host import SYSTEM, Host
+from apiary_df.mailing import Mailing
+from apiary_df.model import CellUse, NodeInfo, NodeState
 from apiary_df.pace import Pace
 from apiary_df.patience import Patience
 from apiary_df.plan.gather import early_gather
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
 from apiary_df.protocol.messages import CommitRecord
-from apiary_df.protocol.storage import at_once
 from apiary_df.publish import planned_write
 from apiary_df.query import Query, new_query_id
-from apiary_df.query_objects import QueryObjects, parcels
+from apiary_df.query_objects import QueryObjects
 from apiary_df.report import QueryEnd, QueryReport
 from apiary_df.root import ROOT_MEMORY_BYTES, HandingOver, Root, Workbench
 from apiary_df.schedule import (
     AllNodesLost,
     Cancelled,
     Command,
-    Dispatch,
     EnoughRows,
     Event,
     NodeSight,
@@ -148,10 +147,20 @@ class QueryRun:
         )
         self._given = GivenWork(view, self.query_id)
         self._history = History(self.query_id, view.node_id, query.graph.root.stage)
+        self._mailing = Mailing(
+            self.query_id,
+            self._objects,
+            view=view,
+            given=self._given,
+            history=self._history,
+            remaining_s=self._remaining_s,
+            host=host,
+        )
         self._reading = 0
         self._own: deque[SendTasks] = deque()
         self._put_off: list[PlanStage] = []
         self._rows = 0
+        self._first_row_s: float | None = None
         self._started_s = 0.0
         self._ended_s: float | None = None
         self._started_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
@@ -235,6 +244,7 @@ class QueryRun:
             stages=len(self._query.graph.stages),
             tasks=len(self._commits()),
             rows=self._rows,
+            first_row_s=self._first_row_s,
             bytes_through_storage=self._history.stored_bytes(),
             elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
             requests={kind: count for kind, count in requests.items() if count},
@@ -335,7 +345,8 @@ class QueryRun:
                     # What is handed over task by task goes on as before.
                     commands.extend(() if self._hands_over() else (yield from self._root()))
                 elif isinstance(command, SendTasks) and command.node_id != self._view.node_id:
-                    self._send_all([command, *_leading_mail(commands, self._view.node_id)])
+                    self._mailing.send([command, *self._mailing.leading(commands)])
+                    self._pace.news(self._host.now_s())
                 elif not isinstance(command, Stop):
                     commands.extend(self._carry_out(command))
                 elif command.error is not None:
@@ -352,7 +363,7 @@ class QueryRun:
         if isinstance(command, PlanStage):
             return self._plan(command)
         if isinstance(command, StopTasks):
-            self._send_stop(command)
+            self._mailing.stop(command)
         else:
             self._own.append(command)
         return ()
@@ -429,49 +440,12 @@ class QueryRun:
         """Return the nodes that may be given tasks of this query."""
         return self._view.node_infos(functions=bool(self._query.functions), places=self._query.places)
 
-    def _send_all(self, commands: Sequence[SendTasks]) -> None:
-        """Send mail to nodes, several at a time where each takes long."""
-        sends = [functools.partial(self._send, command) for command in commands]
-        together(self._host, sends, at_once(self._store))
-        self._pace.news(self._host.now_s())
-
-    def _send(self, command: SendTasks) -> None:
-        for tasks in parcels(command.tasks):
-            number = self._objects.send(
-                command.node_id,
-                self._view.next_mail(command.node_id),
-                tasks,
-                incarnation=self._view.incarnation_of(command.node_id),
-                remaining_s=self._remaining_s(),
-            )
-            sent = [self._key(task) for task in tasks]
-            self._given.sent(command.node_id, number, sent)
-            for key, task in zip(sent, tasks, strict=True):
-                self._history.sent(key, task.spec.why)
-
-    def _key(self, task: Dispatch) -> TaskKey:
-        return TaskKey(query_id=self.query_id, stage=task.spec.stage, task=task.spec.task, attempt=task.attempt)
-
-    def _send_stop(self, command: StopTasks) -> None:
-        """Spare a node work that nobody wants any more; if it cannot be told, it does the work in vain."""
-        try:
-            number = self._objects.send(
-                command.node_id,
-                self._view.next_mail(command.node_id),
-                stopped=command.keys,
-                incarnation=self._view.incarnation_of(command.node_id),
-            )
-        except StorageError as error:
-            logger.warning("could not stop attempts on node %s: %s", command.node_id, error)
-        else:
-            self._view.mail_sent(command.node_id, number, 0)
-
     def _store_tables(self, command: SendTasks) -> tuple[Command, ...]:
         """Put in-memory tables into storage, as partials like any other; returns the schedule's commands after it."""
         self._tell("storing in-memory tables")
         commands: tuple[Command, ...] = ()
         for task in command.tasks:
-            key = self._key(task)
+            key = self._mailing.key(task)
             stage = self._query.graph.stages[key.stage]
             assert stage.schema is not None
             self._history.sent(key, task.spec.why, here=True)
@@ -571,8 +545,7 @@ class QueryRun:
                 self._write.publish_stage(self._planning.root, self._commits())
             for batch in batches:
                 if batch.num_rows:
-                    self._rows += batch.num_rows
-                    yield conform_result(batch, self.schema)
+                    yield self._counted(batch)
                 # What is published is done, whatever comes after.
                 if self._write is None and (stop := self._stopped()) is not None:
                     return self._handle(stop)
@@ -585,6 +558,13 @@ class QueryRun:
             self._history.root_ended(self._at_s(), self._rows, outcome, error.to_info())
             return commands
         return self._handle(RootFinished())
+
+    def _counted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return rows of the result as the user gets them, and count them."""
+        if not self._rows:
+            self._first_row_s = self._at_s()
+        self._rows += batch.num_rows
+        return conform_result(batch, self.schema)
 
     def _hands_over(self) -> bool:
         """Whether rows are handed over task by task, and some are to be now."""
@@ -606,8 +586,7 @@ class QueryRun:
                     return () if running else self._handle(RootFinished())
                 batch = handing.next()
                 if batch is not None and batch.num_rows:
-                    self._rows += batch.num_rows
-                    yield conform_result(batch, self.schema)
+                    yield self._counted(batch)
                 if (stop := self._stopped()) is not None:
                     return self._handle(stop)
                 if running and self._host.now_s() >= look_at_s:
@@ -666,9 +645,3 @@ class QueryRun:
         )
         self._kept = True
         logger.info("query %s is kept: apiary replay %s %s", self.query_id, self._store.url, self.query_id)
-
-
-def _leading_mail(commands: deque[Command], own_id: str) -> Iterator[SendTasks]:
-    """Take the commands to send mail to nodes that come next."""
-    while commands and isinstance(commands[0], SendTasks) and commands[0].node_id != own_id:
-        yield commands.popleft()  # type: ignore[misc]

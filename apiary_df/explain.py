@@ -13,6 +13,7 @@ from apiary_df.costs import in_all
 from apiary_df.model import CellUse, NodeInfo, TaskSpec
 from apiary_df.plan.classes import UNKNOWN_OPERATOR, classify, one_task_operators
 from apiary_df.plan.codec import unknown_name
+from apiary_df.plan.gather import gather_of, why_whole
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.repeatable import why_it_differs
 from apiary_df.plan.sinks import find_sink, target_of
@@ -57,6 +58,7 @@ class Explanation:
         notes: What else there is to know of how it is run.
         refusal: Why it is not run at all; empty if it is.
         report: What it did, if it was run.
+        streams: Whether the session lets rows be handed over as tasks commit.
         until: How far to follow it: ``physical``, ``rewritten``, ``stages`` or ``assignment``.
         verbose: Show the plan after every rule, and all tasks.
     """
@@ -67,6 +69,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
     refusal: str = ""
     report: QueryReport | None = None
+    streams: bool = True
     until: str = "assignment"
     verbose: bool = False
 
@@ -140,7 +143,10 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
     for stage in graph.stages:
         lines.append(_stage_title(stage, graph, display))
         lines.extend(_indented(display(stage.fragment)))
-        if explanation.until == "stages" or stage is graph.root:
+        if explanation.until == "stages":
+            continue
+        if stage is graph.root:
+            lines.append(f"  rows: {_how_rows_come(explanation, graph)}")
             continue
         if stage.in_session:
             continue
@@ -155,6 +161,18 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
         else:
             lines.extend(_tasks_planned(plan_tasks(stage), explanation.verbose))
     return lines
+
+
+def _how_rows_come(explanation: Explanation, graph: StageGraph) -> str:
+    """Return when rows of the result go to the user, and why not sooner."""
+    if explanation.report is not None and explanation.report.folded_stages:
+        return "made in this process, together with what was left of the plan"
+    why = why_whole(graph, enabled=explanation.streams)
+    if why:
+        return f"handed over once all tasks have committed: {why}"
+    gather = gather_of(graph.root)
+    enough = "" if gather is None or gather.fetch_rows is None else f", until there are {gather.fetch_rows}"
+    return f"handed over as tasks commit{enough}"
 
 
 def _stage_title(stage: Stage, graph: StageGraph, display: Display) -> str:
@@ -294,6 +312,8 @@ def _more(hidden: int) -> list[str]:
 
 def _measured(report: QueryReport) -> list[str]:
     line = f"ran in {report.elapsed_s * 1000:.1f} ms: {report.rows} rows"
+    if report.first_row_s is not None:
+        line += f", the first after {report.first_row_s * 1000:.1f} ms"
     if report.distributed:
         requests = ", ".join(
             f"{count} {name}" for name, count in sorted(report.requests.items()) if not name.startswith("bytes")

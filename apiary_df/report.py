@@ -125,6 +125,7 @@ class QueryReport:
         rows: Rows of the result so far.
         bytes_through_storage: Bytes of all partials.
         elapsed_s: From the start to the last row.
+        first_row_s: From the start to the first row; None if there was none yet, or the query ran in this process.
         requests: Requests to the swarm's root that the session made for the query, and those of all attempts that were
             committed, by kind. Heartbeats, leases and looks for mail are not among them: they go on without a query.
         folded_stages: Stages that ran in this process with the result, since little was left to do.
@@ -157,6 +158,7 @@ class QueryReport:
     dollars: float = 0.0
     kept: bool = False
     cache: CellUse = field(default_factory=CellUse)
+    first_row_s: float | None = None
     verified: Verification | None = None
 
     @property

@@ -467,6 +467,7 @@ class SessionSwarm:
             notes=decision.notes,
             refusal=decision.refusal.message if decision.refusal is not None else "",
             report=report,
+            streams=self.settings.stream_result,
             until=until or "assignment",
             verbose=verbose,
         )

@@ -39,7 +39,7 @@ SESSION_PHASES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "rules and cut": (("apiary_df.planning", "SwarmPlanner._cut"),),
     "announce": (("apiary_df.coordinator", "QueryRun._announce"),),
     "plan stages": (("apiary_df.coordinator", "QueryRun._plan"),),
-    "send": (("apiary_df.coordinator", "QueryRun._send"),),
+    "send": (("apiary_df.mailing", "Mailing.send"),),
     "wait": (("apiary_df.coordinator", "QueryRun._look"),),
     "clean up": (("apiary_df.coordinator", "QueryRun._clean_up"),),
 }

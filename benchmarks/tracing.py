@@ -30,13 +30,13 @@ SESSION: Mapping[str, Sequence[str]] = {
     "apiary_df.coordinator": (
         "QueryRun._announce",
         "QueryRun._plan",
-        "QueryRun._send",
         "QueryRun._look",
         "QueryRun._root_executed",
         "QueryRun._clean_up",
         "Engine",
         "prepare_plan",
     ),
+    "apiary_df.mailing": ("Mailing.send",),
     "apiary_df.query_objects": ("QueryObjects.take_lease", "QueryObjects.withdraw", "QueryObjects.remove"),
     "apiary_df.store": ("Store.put", "Store.create", "Store.get", "Store.list", "Store.delete", "Store.delete_prefix"),
 }
