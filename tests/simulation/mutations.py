@@ -18,7 +18,7 @@ from apiary_df.errors import ObjectExists, ObjectMissing, PartialLost, StorageTr
 from apiary_df.model import NodeState
 from apiary_df.protocol import heartbeat, inbox, keys, partial, seal, storage, streaming
 from apiary_df.query_objects import QueryObjects
-from apiary_df.schedule import machine
+from apiary_df.schedule import handing, machine
 from apiary_df.store import Store
 from apiary_df.view import SwarmView
 
@@ -158,6 +158,10 @@ def _missing_is_empty() -> tuple[Patch, ...]:
     return ((streaming, "read_or_lost", read), (shapes, "read_or_lost", read))
 
 
+def _made_again_after_rows() -> tuple[Patch, ...]:
+    return ((handing.Handing, "forbids", lambda _self, _task: False),)
+
+
 def _late_commits_lost() -> tuple[Patch, ...]:
     found = QueryObjects._commit_of
 
@@ -200,6 +204,9 @@ MUTATIONS = (
     Mutation(name="collect nothing", kinds=("deaths", "sessions"), patches=_nothing_collected),
     Mutation(name="forget which mail was read", kinds=("store", "creates"), patches=_mail_forgotten),
     Mutation(name="take a partial that is missing for empty", kinds=("losses",), patches=_missing_is_empty),
+    Mutation(
+        name="make again what rows that went out were made from", kinds=("losses",), patches=_made_again_after_rows
+    ),
     Mutation(name="overlook commits but of the newest attempt", kinds=("stragglers",), patches=_late_commits_lost),
     Mutation(name="try again without bound", kinds=("calm", "lag"), patches=_no_bound),
     Mutation(name="pass over the deadline", kinds=("deaths",), patches=_no_deadline),

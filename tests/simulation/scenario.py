@@ -40,6 +40,7 @@ class QueryPlan:
         ending: ``all`` reads everything, ``close`` stops after a batch, ``cancel`` cancels after ``cancel_s``.
         cancel_s: See there.
         poisoned: A cell that no task can read; None if there is none.
+        pause_s: How long its reader thinks about each batch.
     """
 
     shape: str
@@ -48,6 +49,7 @@ class QueryPlan:
     ending: Literal["all", "close", "cancel"] = "all"
     cancel_s: float = 0.0
     poisoned: int | None = None
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,10 +148,11 @@ def scenario_of(seed: int) -> Scenario:
     kind = random.choices(list(KINDS), list(KINDS.values()))[0]
     nodes = tuple(_node(random) for _ in range(random.randint(3 if kind == "stragglers" else 1, 4)))
     sessions = tuple(_session(random, kind) for _ in range(random.choice((1, 1, 1, 2))))
+    readers = Random(f"{seed} readers")
     return Scenario(
         kind=kind,
         nodes=nodes,
-        sessions=sessions,
+        sessions=tuple(_read(session, readers) for session in sessions),
         events=tuple(sorted(_events(random, kind, len(nodes), len(sessions)), key=lambda event: event.at_s)),
         faults=_faults(random, kind),
         settings=_settings(random),
@@ -174,6 +177,12 @@ def _session(random: Random, kind: str) -> SessionPlan:
     offset_s, rate = _clock(random)
     count = 1 if random.random() < 0.7 else 2
     return SessionPlan(queries=tuple(_query(random, kind) for _ in range(count)), offset_s=offset_s, rate=rate)
+
+
+def _read(session: SessionPlan, random: Random) -> SessionPlan:
+    """Return a session some of whose readers are slower than the tasks: rows go out before others are made."""
+    queries = (replace(query, pause_s=random.choice((0.0, 0.0, 0.3, 3.0))) for query in session.queries)
+    return replace(session, queries=tuple(queries))
 
 
 def _query(random: Random, kind: str) -> QueryPlan:

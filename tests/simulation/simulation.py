@@ -320,6 +320,8 @@ class _Play:
                 if plan.ending == "close":
                     run.close()
                     break
+                if plan.pause_s:
+                    process.sleep(plan.pause_s)
         except ApiaryError as raised:
             error = raised
         self.world.note(process.name, f"query {plan.shape} ended: {type(error).__name__ if error else len(rows)}")
