@@ -408,10 +408,20 @@ def read_partial(
         StorageTransient: The store failed, still after the retries.
         StorageError: The store refused.
     """
+    return list(open_partial(source, ref, partition))
+
+
+def open_partial(
+    source: Store | bytes | pa.Buffer, ref: PartialRef | SegmentRef, partition: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Read one partition of a partial, and decode its batches one by one, as they are asked for.
+
+    Takes and raises what :func:`read_partial` does, before it returns; but a batch that does not decode is asked for.
+    """
     segments = [segment for segment in _segments(ref, partition) if segment.length]
     length = ref.length if isinstance(ref, PartialRef) else ref.object_length
     if not segments:
-        return []
+        return iter(())
     if isinstance(ref, PartialRef) and ref.data is not None:
         source = ref.data
     spans = [(0, ref.head_length), *((segment.offset, segment.length) for segment in segments)]
@@ -428,14 +438,20 @@ def read_partial(
     for segment, body in zip(segments, bodies, strict=True):
         verify(ref.key, name, body, segment.checksum)
     stream = pa.py_buffer(b"".join((head[MAGIC_BYTES:], *bodies, END_OF_STREAM)))
+    return _decoded(ref.key, name, stream, sum(segment.rows for segment in segments))
+
+
+def _decoded(key: str, name: str, stream: pa.Buffer, expected_rows: int) -> Iterator[pa.RecordBatch]:
+    rows = 0
     try:
-        batches = [batch for batch in ipc.open_stream(stream) if batch.num_rows]
+        for batch in ipc.open_stream(stream):
+            rows += batch.num_rows
+            if batch.num_rows:
+                yield batch
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(ref.key, f"{name} does not decode: {error}") from error
-    rows, expected = sum(batch.num_rows for batch in batches), sum(segment.rows for segment in segments)
-    if rows != expected:
-        raise _damaged(ref.key, f"{name} has {rows} rows instead of {expected}")
-    return batches
+        raise _damaged(key, f"{name} does not decode: {error}") from error
+    if rows != expected_rows:
+        raise _damaged(key, f"{name} has {rows} rows instead of {expected_rows}")
 
 
 def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:

@@ -16,11 +16,12 @@ from pyarrow import ipc
 from apiary_df.errors import ObjectDamaged, StorageTransient
 from apiary_df.model import PartialRef
 from apiary_df.protocol.lost import read_or_lost
-from apiary_df.protocol.partial import materialize, read_partial
+from apiary_df.protocol.partial import materialize, open_partial
 from apiary_df.store import Store
 
 HELD_BYTES = 16 * 1024 * 1024
-"""A partial of up to this size is read at once, in one request. A larger one is read from a file, batch by batch."""
+"""A partial of up to this size is held in memory, read in one request; a larger one is read from a file. Both are
+decoded batch by batch, since what is compressed may be far larger."""
 
 Scratch = Callable[[], AbstractContextManager[Path]]
 """Gives a folder that is removed afterwards."""
@@ -44,7 +45,7 @@ def stream_partial(store: Store, ref: PartialRef, scratch: Scratch) -> Generator
     """
     wanted = [segment for segment in ref.segments if segment.length]
     if sum(segment.length for segment in wanted) <= HELD_BYTES:
-        yield from read_or_lost(ref.key, lambda: read_partial(store, ref, 0))
+        yield from read_or_lost(ref.key, lambda: open_partial(store, ref, 0))
         return
     with scratch() as folder:
         target = folder / "result.arrow"

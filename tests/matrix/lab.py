@@ -285,7 +285,8 @@ class Lab:
                 self._store.delete([keys.heartbeat(name)])
                 self._store.delete_prefix(keys.inbox_prefix(name))
         while len(self._members) < NODES:
-            self._start(f"node-{next(self._numbers)}")
+            # In the order of their names, as planners take them: the first of them has a stage's first task.
+            self._start(f"node-{next(self._numbers):06}")
         for member in self._members.values():
             assert member.node.ready.wait(LATE_S), "a node did not start"
 

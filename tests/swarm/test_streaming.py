@@ -78,6 +78,10 @@ class Swarm:
         self.gates.append(gate)
         return gate
 
+    def open_all(self) -> None:
+        for gate in self.gates:
+            gate.open()
+
     def stream(self, sql: str) -> Iterator[list[dict[str, int]]]:
         """Yield the rows of each batch."""
         for batch in self.ctx.sql(sql).execute_stream():
@@ -112,7 +116,7 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
             ends.extend((node.stop, thread.join))
             assert node.ready.wait(60)
         swarm = Swarm(ctx=SessionContext(storage=root, **settings), faults=faults, store=open_store(root))
-        ends[:0] = [lambda: [gate.open() for gate in swarm.gates] and None, swarm.ctx.close]
+        ends[:0] = [swarm.open_all, swarm.ctx.close]
         swarm.ctx.register_parquet("t", str(tmp_path))
         return swarm
 
