@@ -608,10 +608,7 @@ class Schedule:
             raise InternalError(
                 f"query {self.query_id}: rows of task {event.stage}.{event.task} are not to be handed over"
             )
-        task = tasks[event.task]
-        self._handing.hand_over(task, alone=self._is_left_alone())
-        if task.partial is None:
-            self._uncommitted[event.stage] -= 1
+        self._handing.hand_over(tasks[event.task], alone=self._is_left_alone())
         return ()
 
     def _on_enough_rows(self, _event: EnoughRows, _now_s: float) -> tuple[Command, ...]:

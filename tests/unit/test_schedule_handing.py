@@ -249,3 +249,14 @@ def test_no_task_goes_out_twice_whatever_happens() -> None:
             assert not any((2, task) in sent for task in before), f"seed {seed}: what went out is made again"
         ended.add(schedule.state)
     assert {QueryState.DONE, QueryState.FAILED} <= ended
+
+
+def test_a_stage_of_which_the_session_did_tasks_itself_has_no_full_set_of_partials() -> None:
+    schedule = running(2)
+    tell(schedule, committed(0, 0))
+    hand_over(schedule, 0)
+    tell(schedule, seen())
+    tell(schedule, AllNodesLost())
+    hand_over(schedule, 1)
+    assert tell(schedule, RootFinished()) == (Stop(error=None),)
+    assert schedule.partials() == {}
