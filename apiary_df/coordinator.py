@@ -35,7 +35,6 @@ from apiary_df.mailing import Mailing
 from apiary_df.model import CellUse, NodeInfo, NodeState
 from apiary_df.pace import Pace
 from apiary_df.patience import Patience
-from apiary_df.plan.gather import early_gather
 from apiary_df.protocol import keys
 from apiary_df.protocol.arrow import conform_result
 from apiary_df.protocol.messages import CommitRecord
@@ -134,7 +133,7 @@ class QueryRun:
         self._settings = settings
         self._planning = StagePlanning(query.graph, settings, footers, view.store_options)
         self._on_progress = on_progress
-        gather = early_gather(query.graph, enabled=settings.stream_result)
+        gather = self._planning.early
         self._schedule = Schedule(
             self.query_id,
             query.graph,

@@ -30,6 +30,7 @@ from apiary_df.machine import load_settings
 from apiary_df.model import CellInfo, NodeInfo, NodeState, TaskSpec
 from apiary_df.objects import is_registered
 from apiary_df.permits import places_of
+from apiary_df.plan.gather import early_gather
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import scan_cells
@@ -471,11 +472,16 @@ class SessionSwarm:
             until=until or "assignment",
             verbose=verbose,
         )
-        return render(explanation, planner.display, functools.partial(self._plan_tasks, decision.nodes))
+        return render(explanation, planner.display, functools.partial(self._plan_tasks, decision.nodes, decision.plan))
 
-    def _plan_tasks(self, nodes: tuple[NodeInfo, ...], stage: Stage) -> tuple[TaskSpec, ...]:
+    def _plan_tasks(
+        self, nodes: tuple[NodeInfo, ...], plan: RunsHere | RunsOnSwarm, stage: Stage
+    ) -> tuple[TaskSpec, ...]:
+        assert isinstance(plan, RunsOnSwarm)
+        gather = early_gather(plan.graph, enabled=self.settings.stream_result)
+        early = gather is not None and gather.stage == stage.stage
         starts = self._row_group_starts(stage, nodes)
-        return plan_stage(stage, nodes, {}, starts, TaskOptions.of(self.settings))
+        return plan_stage(stage, nodes, {}, starts, TaskOptions.of(self.settings, early=early))
 
 
 @dataclass(frozen=True, slots=True)

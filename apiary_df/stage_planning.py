@@ -15,6 +15,7 @@ from apiary_df.config import Settings
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.model import NodeInfo, PartialRef, TaskSpec
 from apiary_df.plan.fold import can_fold, fold, remaining_bytes
+from apiary_df.plan.gather import early_gather
 from apiary_df.plan.stages import Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.report import Change
@@ -38,6 +39,7 @@ class StagePlanning:
         root: The stage that gives the result, with all that was put back into it.
         folded: Stages that were put back into the root.
         key_options: When keys of one stage are handed to another.
+        early: What the root hands over as tasks commit; None if it waits for all of them.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class StagePlanning:
         self._changes: dict[int, Change] = {}
         self.root = graph.root
         self.folded: tuple[int, ...] = ()
+        self.early = early_gather(graph, enabled=settings.stream_result)
 
     def rest_is_small(self, partials: Partials) -> bool:
         """Whether all that is left runs in the session sooner than as stages, if nothing is under way."""
@@ -120,10 +123,11 @@ class StagePlanning:
         Raises:
             NoAliveNodes: If no alive node has a bee.
         """
+        early = self.early is not None and stage.stage == self.early.stage
         starts = row_group_starts(
             stage, nodes, self._footers, self._options, min_cell_bytes=self._settings.min_cell_bytes
         )
-        return plan_stage(stage, nodes, partials, starts, TaskOptions.of(self._settings))
+        return plan_stage(stage, nodes, partials, starts, TaskOptions.of(self._settings, early=early))
 
     def task_of_session(self, stage: Stage, node_id: str) -> tuple[TaskSpec, ...]:
         """Return the one task of a stage that the session, of this id, runs itself."""

@@ -33,6 +33,13 @@ CELLS_PER_BEE = 4
 """Pieces that a scan is cut into for each bee: enough to balance, few enough that a piece is worth opening a file."""
 
 
+EARLY_TASK_BYTES = 64 << 20
+"""What a task reads at most whose rows go to the user as it commits: less than a second's work, far more than it takes
+to send a task and to commit it."""
+
+EARLY_TASKS_PER_BEE = 16
+"""Most tasks a bee that a stage is cut into for that: the first rows come after a sixteenth of the time."""
+
 INLINE_STAGE_BYTES = 64 << 10
 """Bytes of a stage's partials that lie in commit records at most: each task that reads them all gets them by mail."""
 
@@ -50,21 +57,24 @@ class TaskOptions:
         min_cell_bytes: Smallest piece that a file is cut into, in bytes, >= 1.
         inline_partial_bytes: Partials of at most so many bytes lie in commit records.
         shuffles: By what the tasks of a combining stage are cut.
+        early: Whether rows of each task go to the user as it commits, so that tasks had better be small.
     """
 
     min_task_bytes: int = 0
     min_cell_bytes: int = MIN_CELL_BYTES
     inline_partial_bytes: int = 0
     shuffles: ShufflePlanning = field(default_factory=ShufflePlanning)
+    early: bool = False
 
     @classmethod
-    def of(cls, settings: Settings) -> TaskOptions:
+    def of(cls, settings: Settings, *, early: bool = False) -> TaskOptions:
         """Return the options that a session's settings give."""
         return cls(
             min_task_bytes=settings.min_task_bytes,
             min_cell_bytes=settings.min_cell_bytes,
             inline_partial_bytes=settings.inline_partial_bytes,
             shuffles=ShufflePlanning.of(settings),
+            early=early,
         )
 
 
@@ -80,6 +90,30 @@ def cell_target_bytes(total_bytes: int, nodes: Iterable[NodeInfo], min_cell_byte
     bees = max(1, sum(node.bees_total for node in alive))
     ceiling = min((node.target_cell_size for node in alive), default=total_bytes)
     return max(min_cell_bytes, min(ceiling, -(-total_bytes // (bees * CELLS_PER_BEE))))
+
+
+def early_task_bytes(total_bytes: int, nodes: Iterable[NodeInfo]) -> int:
+    """Return what a task may read whose rows go to the user as it commits, in bytes.
+
+    Args:
+        total_bytes: What all tasks of the stage read.
+        nodes: The nodes that can take work.
+    """
+    bees = max(1, sum(node.bees_total for node in nodes))
+    return max(EARLY_TASK_BYTES, -(-total_bytes // (bees * EARLY_TASKS_PER_BEE)))
+
+
+def parts_of(share: Sequence[CellInfo], most_bytes: int) -> list[tuple[CellInfo, ...]]:
+    """Cut a share into parts of at most so many bytes, and of at least one cell; the order stays."""
+    parts: list[list[CellInfo]] = []
+    filled_bytes = 0
+    for cell in share:
+        if not parts or filled_bytes + cell.bytes > most_bytes:
+            parts.append([])
+            filled_bytes = 0
+        parts[-1].append(cell)
+        filled_bytes += cell.bytes
+    return [tuple(part) for part in parts]
 
 
 def plan_stage(
@@ -244,6 +278,9 @@ class _StagePlanner:
             redealt = [(node, share) for (node, _), share in zip(shares, dealt, strict=True) if share]
             if all(_fits(share, node) for node, share in redealt):
                 shares = redealt
+        if self._options.early:
+            most_bytes = early_task_bytes(total_bytes, self._workers)
+            shares = [(node, part) for node, share in shares for part in parts_of(share, most_bytes)]
         specs = []
         for node, share in shares:
             scan = ScanInput(leaf=index, files=files_of_cells(by_url, share), ordered=leaf.ordered)

@@ -18,12 +18,15 @@ from apiary_df.model import CellInfo, NodeInfo, NodeState, PartialRef, ScanFile,
 from apiary_df.plan.stages import ExchangeLeaf, Leaf, ScanLeaf, Stage, Variant
 from apiary_df.plan.tree import PlanNode
 from apiary_df.tasks import (
+    EARLY_TASK_BYTES,
+    EARLY_TASKS_PER_BEE,
     INLINE_STAGE_BYTES,
     MIN_INLINE_BYTES,
     TaskOptions,
     cached_alike,
     cell_target_bytes,
     contiguous_shares,
+    early_task_bytes,
     inline_bytes_of,
     plan_root,
     plan_stage,
@@ -192,6 +195,29 @@ def test_cells_go_where_they_are_cached() -> None:
     (spec,) = plan_stage(stage([scan(900)], CELLS), nodes, {}, {}, FINE)
     assert spec.node_id == "b"
     assert "1 cached there" in spec.why
+
+
+@pytest.mark.parametrize(("early", "tasks"), [(False, 2), (True, 6)])
+def test_rows_that_go_out_early_come_of_small_tasks(early: bool, tasks: int) -> None:
+    nodes = [node("a", bees=1), node("b", bees=1)]
+    files = scan(*[EARLY_TASK_BYTES] * 6, splittable=False)
+    specs = plan_stage(stage([files], CELLS), nodes, {}, {}, TaskOptions(early=early))
+    assert len(specs) == tasks
+    assert [file.path for spec in specs for s in spec.scans for file in s.files] == [file.path for file in files.files]
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(1, 100 * EARLY_TASK_BYTES), min_size=1, max_size=200), bees=st.integers(1, 3))
+def test_tasks_of_rows_that_go_out_early_are_small_and_not_too_many(sizes: list[int], bees: int) -> None:
+    nodes = [node("a", bees=bees)]
+    options = TaskOptions(early=True)
+    specs = plan_stage(stage([scan(*sizes, splittable=False)], CELLS), nodes, {}, {}, options)
+    most_bytes = early_task_bytes(sum(sizes), nodes)
+    assert all(spec.input_bytes <= most_bytes or len(spec.scans[0].files) == 1 for spec in specs)
+    assert sum(spec.input_bytes for spec in specs) == sum(sizes)
+    # Two neighbours are more than one may be, within a share; and a share is at most a bee's wave.
+    waves_most = len(plan_stage(stage([scan(*sizes, splittable=False)], CELLS), nodes, {}, {}, TaskOptions()))
+    assert len(specs) <= 2 * EARLY_TASKS_PER_BEE * bees + 2 * waves_most
 
 
 @pytest.mark.parametrize(
@@ -373,6 +399,7 @@ def test_caches_make_no_difference_if_all_nodes_hold_as_much_of_each_cell() -> N
     assert not cached_alike([node("a", cached_cells={"x": 5}), node("b", cached_cells={"x": 4})], cells)
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 100), min_size=1, max_size=30),
     cuts=st.lists(st.integers(0, 30), max_size=4),
