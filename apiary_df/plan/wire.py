@@ -307,14 +307,11 @@ MESSAGES: Mapping[str, Mapping[str, Field]] = {
         "partitioned_by_file_group": one(14, "bool"),
         "output_partitioning": one(15),
     },
-    "Statistics": {"num_rows": one(1, "Precision")},
-    "Precision": {"kind": one(1, "int32"), "value": one(2, "Scalar")},
-    "Scalar": {"uint64": one(11, "uint64")},
     "ScanLimit": {"limit": one(1, "uint32")},
-    # Of these, what tells how much of a file a scan reads.
+    # Of these, what tells how much of a file a scan reads, and how many rows.
     "Statistics": {"num_rows": one(1, "Precision"), "column_stats": many(3, "ColumnStatistics")},
     "ColumnStatistics": {"byte_size": one(6, "Precision")},
-    "Precision": {"value": one(2, "Count")},
+    "Precision": {"kind": one(1, "int32"), "value": one(2, "Count")},
     "Count": {"uint64": one(11, "uint64")},
     "ProjectionExprs": {"projections": many(1, "ProjectionExpr")},
     "ProjectionExpr": {"expr": one(2, "Expr")},
