@@ -6,7 +6,8 @@ large they may be, is :mod:`apiary_df.protocol.storage`'s business.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias, TypeVar
+from threading import Lock
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -388,6 +389,23 @@ def encode(message: msgspec.Struct) -> bytes:
     return msgspec.json.encode(message)
 
 
+_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {}
+_making = Lock()
+
+
+def _decoder(type_: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
+    """Return the decoder of a type of message.
+
+    They are made one at a time: msgspec finds out what a type holds when it first decodes one, and a second thread that
+    decodes one meanwhile takes what is half found out for the whole, and crashes the process.
+    """
+    found = _decoders.get(type_)
+    if found is None:
+        with _making:
+            found = _decoders[type_] = msgspec.json.Decoder(type_)
+    return found
+
+
 def decode(data: bytes, type_: type[_Message], key: str) -> _Message:
     """Return the message that bytes hold.
 
@@ -400,7 +418,8 @@ def decode(data: bytes, type_: type[_Message], key: str) -> _Message:
         ObjectRefused: If they are no JSON, or not such a message.
     """
     try:
-        return msgspec.json.decode(data, type=type_)
+        message: _Message = _decoder(type_).decode(data)
+        return message
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
         # Brackets nested without end, even in an unknown field, raise what is no ValueError.
         raise refused(key, MALFORMED, f"is not a valid {type_.__name__}: {error}") from error

@@ -44,6 +44,10 @@ CREATE TABLE IF NOT EXISTS uses (number INTEGER PRIMARY KEY, place TEXT NOT NULL
 _HELD = "SELECT coalesce(sum(last - first), 0) FROM pieces"
 
 
+_layouts = msgspec.msgpack.Decoder(Layout)
+"""Made by one thread, before any decodes: see :mod:`apiary_df.protocol.messages`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
     """One version of an object.
@@ -148,7 +152,7 @@ class CellIndex:
         """Return the layout of a Parquet file, if it was noted."""
         with self._reading() as rows:
             row = rows.execute("SELECT layout FROM objects WHERE name = ?", (version.name,)).fetchone()
-        return None if row is None or row[0] is None else msgspec.msgpack.decode(row[0], type=Layout)
+        return None if row is None or row[0] is None else _layouts.decode(row[0])
 
     def set_layout(self, version: Version, layout: Layout) -> None:
         """Note the layout of a Parquet file."""

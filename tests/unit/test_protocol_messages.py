@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any, TypeVar
 
 import msgspec
@@ -278,3 +280,36 @@ def test_a_manifest_carries_schemas_whole() -> None:
     entry = StageEntry(stage=0, inputs=(), output="hash", partitions=2, schema=schema.serialize().to_pybytes())
     back = decode(encode(entry), StageEntry, "k")
     assert pa.ipc.read_schema(pa.py_buffer(back.schema)).equals(schema, check_metadata=True)
+
+
+RACE = """
+import sys, threading, msgspec
+from apiary_df.errors import ApiaryError
+from apiary_df.protocol import messages
+sys.setswitchinterval(1e-6)
+types = [t for t in vars(messages).values() if isinstance(t, type) and issubclass(t, msgspec.Struct)]
+assert len(types) > 10
+start = threading.Barrier(8)
+
+def decode_all():
+    for type_ in types:
+        fields = {name: "x" for name in reversed(type_.__struct_fields__)}
+        start.wait()
+        for _ in range(50):
+            try:
+                messages.decode(msgspec.json.encode(fields), type_, "key")
+            except ApiaryError:
+                pass
+
+threads = [threading.Thread(target=decode_all) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_that_decode_a_first_message_at_once_do_not_crash() -> None:
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", RACE], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
