@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,6 +12,16 @@ from apiary_df.model import BranchChoice, CellInfo, ExchangeInput, ScanFile, Sca
 from apiary_df.plan import codec
 from apiary_df.plan.stages import EXCHANGE_STORE_URL, ScanLeaf
 from apiary_df.plan.tree import PlanNode
+
+PIECE_BYTES = 16 << 20
+"""Largest range of an Arrow file that is scanned at a time: DataFusion reads all of a range into memory before it gives
+the first batch, and tells no memory pool of it."""
+
+PIECES_BYTES = 256 << 20
+"""What the ranges that one scan reads at a time have together: a merge reads one of each partial, and opens another."""
+
+LEAST_PIECE_BYTES = 256 << 10
+"""Smaller ranges are not worth opening; a thousand partials can be merged with these."""
 
 LocateSegment = Callable[[SegmentRef], ScanFile]
 """Says where a segment lies: a range of a local Arrow file."""
@@ -191,7 +201,10 @@ class _Filler:
             files = [self._locate(ref) for ref in exchange.segments if ref.segment.rows]
             if not exchange.ordered:
                 files = _joined(files)
-            return codec.with_scan_groups(node, _groups(files, exchange.ordered), EXCHANGE_STORE_URL)
+            groups = _groups(files, exchange.ordered)
+            piece_bytes = max(LEAST_PIECE_BYTES, min(PIECE_BYTES, PIECES_BYTES // max(1, 2 * len(groups))))
+            pieces = [[piece for file in group for piece in _pieces(file, piece_bytes)] for group in groups]
+            return codec.with_scan_groups(node, pieces, EXCHANGE_STORE_URL)
         if (scan := self._scans.get(index)) is not None:
             return codec.with_scan_groups(node, _groups(scan.files, scan.ordered), self._stores.get(index))
         return codec.with_scan_groups(node, [[]])
@@ -206,6 +219,15 @@ def _joined(files: Iterable[ScanFile]) -> list[ScanFile]:
         else:
             joined.append(file)
     return joined
+
+
+def _pieces(file: ScanFile, most_bytes: int) -> Iterator[ScanFile]:
+    """Yield ranges of a file, one after the other, none larger than that; each batch begins in one of them."""
+    if file.range_start is None or file.range_end is None:
+        yield file
+        return
+    for start in range(file.range_start, file.range_end, most_bytes):
+        yield replace(file, range_start=start, range_end=min(file.range_end, start + most_bytes))
 
 
 def _groups(files: Sequence[ScanFile], ordered: bool) -> list[list[ScanFile]]:
