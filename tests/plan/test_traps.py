@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apiary_df.model import ScanFile, SegmentRef
-from apiary_df.plan import codec
+from apiary_df.plan import codec, scans
 from apiary_df.plan.operators import has_build_side, is_null_aware, join_type
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import fill_fragment, segment_file
@@ -192,6 +192,30 @@ def test_a_merge_reads_every_sorted_segment_as_a_partition_of_its_own(
     assert len(groups) > 1
     assert all(len(group) == 1 for group in groups)
     check_sample(samples, sample, ran.table)
+
+
+@pytest.mark.parametrize("name", ["order", "union_of_groups", "window_of_groups"])
+def test_segments_that_are_scanned_in_pieces_give_the_same_rows_in_the_same_order(
+    samples: datafusion.SessionContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    most_bytes = 100
+    monkeypatch.setattr(scans, "PIECE_BYTES", most_bytes)
+    monkeypatch.setattr(scans, "LEAST_PIECE_BYTES", most_bytes)
+    sample = by_name(name)
+    ran = swarm(samples, tmp_path).run(sample.sql)
+    check_sample(samples, sample, ran.table)
+    (spec,) = ran.tasks[stages_of(ran)[-1].stage]
+    filled = fill_fragment(
+        stages_of(ran)[-1].fragment,
+        spec.scans,
+        spec.exchanges,
+        (),
+        locate_segment=lambda ref: segment_file(ref, ref.key),
+    )
+    (leaf,) = (n for n in filled.walk() if n.is_file_scan)
+    sizes = [file.bytes for group in codec.scan_groups(leaf) for file in group]
+    assert max(sizes) == most_bytes
+    assert sum(sizes) == sum(ref.segment.length for exchange in spec.exchanges for ref in exchange.segments)
 
 
 def test_a_limit_over_an_order_takes_the_first_rows(samples: datafusion.SessionContext, tmp_path: Path) -> None:
