@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 BEE_PHASES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "read": (("apiary_df.worker.bee", "_materialize_all"),),
+    "read": (("apiary_df.worker.bee", "locate_inputs"),),
     "decode": (("apiary_df.plan.codec", "decode"), ("apiary_df.worker.bee", "prepare_plan")),
     "engine start": (("apiary_df.worker.executor", "Engine"),),
     "write": (

@@ -94,6 +94,15 @@ class Nodes:
         for process in self._processes:
             process.wait()
 
+    def check(self) -> None:
+        """Raise if one has ended.
+
+        Raises:
+            RuntimeError: If so. What it had to say is on the standard error output.
+        """
+        if any(process.poll() is not None for process in self._processes):
+            raise RuntimeError("a node process has ended by itself; see above why")
+
     def cpu_s(self) -> float:
         """CPU seconds of all of them and their bees, so far."""
         return sum(_cpu_s(pid) for process in self._processes for pid in _tree(process.pid))
@@ -169,6 +178,7 @@ def main(  # noqa: PLR0917 - the options of a command
         stack.callback(measured_nodes.close)
         swarm = stack.enter_context(apiary_df.SessionContext(storage=str(folder / "root"), progress=False))
         while len(swarm.nodes()) < nodes:
+            measured_nodes.check()
             time.sleep(0.05)
         single = open_single(nodes)
         for ctx in (swarm, single):
