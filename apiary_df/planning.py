@@ -285,7 +285,7 @@ class SwarmPlanner:
         return RunsOnSwarm(physical=text, phases=phases, graph=graph, settings=self._settings, functions=functions)
 
     def _schema_of(self, twin: datafusion.SessionContext, node: PlanNode) -> ExchangeSchema:
-        """Return the schema of an exchange; asking DataFusion takes 2 ms, so what was asked before is remembered."""
+        """Return the schema of an exchange; asking DataFusion takes a while, so what was asked is remembered."""
         key = codec.encode(emptied(node))
         schema = self._schemas.get(key)
         if schema is None:

@@ -268,10 +268,9 @@ def table_partitions(node: PlanNode) -> int:
 
 
 def emptied_table(node: PlanNode) -> PlanNode:
-    """Return an in-memory table without its rows, of as many partitions."""
-    partitions, rest = _without_partitions(node.body)
-    empty = _varint(MESSAGES["memory_scan"]["partitions"].number << 3 | 2) + b"\0"
-    return PlanNode(node.kind, empty * len(partitions) + rest)
+    """Return an in-memory table without its rows, of one partition."""
+    _, rest = _without_partitions(node.body)
+    return PlanNode(node.kind, _varint(MESSAGES["memory_scan"]["partitions"].number << 3 | 2) + b"\0" + rest)
 
 
 def _without_partitions(body: bytes) -> tuple[list[int], bytes]:
@@ -376,6 +375,18 @@ def hash_of_repartition(node: PlanNode) -> tuple[tuple[bytes, ...], int] | None:
     if not partitioning.HasField("hash"):
         return None
     return tuple(partitioning.hash.expr), partitioning.hash.count
+
+
+def with_one_partition(node: PlanNode) -> PlanNode:
+    """Return a hash or round-robin repartition into one partition; any other node as it is."""
+    if node.kind != "repartition":
+        return node
+    message = fields_of(node)
+    if message.partitioning.HasField("hash"):
+        message.partitioning.hash.count = 1
+    elif message.partitioning.HasField("round_robin"):
+        message.partitioning.round_robin = 1
+    return PlanNode(node.kind, message.SerializeToString(deterministic=True), node.children)
 
 
 def keeps_order(node: PlanNode) -> bool:

@@ -180,7 +180,7 @@ def test_a_small_table_travels_inside_the_fragment(session: datafusion.SessionCo
 
 
 @pytest.mark.parametrize(("table", "partitions"), [("one_batch", 1), ("parts", 3), ("empty", 1), ("nested", 1)])
-def test_an_emptied_table_has_its_partitions_and_schema_and_no_rows(
+def test_an_emptied_table_has_its_schema_one_partition_and_no_rows(
     table: str, partitions: int, session: datafusion.SessionContext
 ) -> None:
     plan = session.sql(f"SELECT g, k FROM {table}").execution_plan()
@@ -189,7 +189,7 @@ def test_an_emptied_table_has_its_partitions_and_schema_and_no_rows(
     count = codec.table_partitions(node)
     assert count >= partitions
     emptied = codec.emptied_table(node)
-    assert codec.fields_of(emptied) == codec.fields_of(codec.replace(node, partitions=[b""] * count))
+    assert codec.fields_of(emptied) == codec.fields_of(codec.replace(node, partitions=[b""]))
     decoded = ExecutionPlan.from_bytes(session, codec.encode(emptied))
-    assert decoded.partition_count == count
-    assert sum(batch.to_pyarrow().num_rows for i in range(count) for batch in session.execute(decoded, i)) == 0
+    assert decoded.partition_count == 1
+    assert sum(batch.to_pyarrow().num_rows for batch in session.execute(decoded, 0)) == 0

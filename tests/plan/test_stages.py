@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 
 import datafusion
 import pytest
+from datafusion.plan import ExecutionPlan
 
 from apiary_df.errors import PlanError
 from apiary_df.model import ScanFile
 from apiary_df.plan import codec
 from apiary_df.plan.order import leaves_in_order
 from apiary_df.plan.rules import RewriteOptions, rewrite
-from apiary_df.plan.schema import exchange_schema
+from apiary_df.plan.schema import emptied, exchange_schema
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, StageGraph, cut, whole_files
 from apiary_df.plan.tree import PlanNode, transform_up
 from plan.local_swarm import planned_tree
@@ -45,6 +46,19 @@ def test_every_stage_is_read_once_and_reads_only_earlier_ones(
         assert len(stage.leaves) == sum(node.is_file_scan for node in stage.fragment.walk())
         assert stage.unions == sum(node.kind == "union" for node in stage.fragment.walk())
     assert [variant.kind for variant in graph.root.variants] == ["single"]
+
+
+@pytest.mark.parametrize("name", ["group", "three_way", "union_of_groups", "memory_join"])
+def test_asking_for_a_schema_takes_no_longer_for_more_bees(name: str, samples_under: SamplesUnder) -> None:
+    sample = by_name(name)
+    asked = []
+    for partitions in (4, 64):
+        twin, tree = planned_tree(samples_under(sample), sample.sql, partitions)
+        plan = emptied(rewrite(tree, RewriteOptions(partitions=partitions, small_bytes=0))[-1].plan)
+        asked.append(plan)
+        widest = 2 * sum(node.kind in {"union", "interleave"} for node in plan.walk()) or 1
+        assert ExecutionPlan.from_bytes(twin, codec.encode(plan)).partition_count <= widest
+    assert asked[0] == asked[1]
 
 
 def test_an_aggregate_over_the_branches_of_a_union_is_refused_however_they_are_shuffled(
