@@ -306,6 +306,9 @@ class Settings:
             the other side if they have at most so many bytes, 0 to 1 TiB; 0 hands none on. 4 MiB: each task reads them.
         key_filter_from_bytes: Only to stages that read at least so many bytes, 0 to 1 TiB. 16 MiB: below it there is
             less to save than a stage's round trip costs.
+        broadcast_bytes: A side of a shuffled join that came out no larger is read whole by the tasks that make the
+            other side, which is then not shuffled, 0 to 1 TiB; 0: never. 4 MiB: each task reads all of it.
+        broadcast_from_bytes: Only if these read at least so many bytes, 0 to 1 TiB. 16 MiB, as above.
         min_cell_bytes: Files are not cut into cells smaller than this, 1 byte to 1 TiB, even where that leaves some
             bees without one; it wins over ``target_cell_bytes``. 256 KiB: less costs more to open than to read.
         target_cell_bytes: Cells above this are split at row groups, 1 byte to 1 TiB. 32 MiB give a few tasks
@@ -399,6 +402,8 @@ class Settings:
     finish_here_bytes: int = _setting(8 * MIB, "bytes", 0, TIB)
     key_filter_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     key_filter_from_bytes: int = _setting(16 * MIB, "bytes", 0, TIB)
+    broadcast_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
+    broadcast_from_bytes: int = _setting(16 * MIB, "bytes", 0, TIB)
     min_cell_bytes: int = _setting(MIN_CELL_BYTES, "bytes", 1, TIB)
     target_cell_bytes: int = _setting(32 * MIB, "bytes", 1, TIB)
     local_bees: int = _setting(0, "count", 0, 1024)

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 
 import pyarrow as pa
 
+from apiary_df.adapt.broadcasts import Joined
 from apiary_df.adapt.key_filters import Hold
 from apiary_df.bell import Bell
 from apiary_df.config import Settings
@@ -398,6 +399,9 @@ class QueryRun:
         stage = self._planning.next(command.stage, self._schedule.graph, partials, self._schedule.held)
         if isinstance(stage, Hold):
             return self._handle(StageHeld(stage=command.stage, until=stage.until))
+        if isinstance(stage, Joined):
+            changed = (StageChanged(stage=stage.stage), StageChanged(stage=stage.left_out))
+            return [then for event in changed for then in self._handle(event)]
         if stage.in_session:
             own = self._planning.task_of_session(stage, self._view.node_id)
             return self._handle(StagePlanned(stage=stage.stage, specs=own))
@@ -413,8 +417,8 @@ class QueryRun:
                 return seen
             if self._planning.can_fold(self._schedule.partials()):
                 return (*seen, *self._finish_alone())
+        self._objects.announce_fragment(stage, self._write)
         if stage.version != self._schedule.graph.stages[stage.stage].version:
-            self._objects.announce_fragment(stage, self._write)
             seen += self._handle(StageChanged(stage=stage))
         specs = self._planning.tasks(stage, nodes, self._schedule.partials())
         return (*seen, *self._handle(StagePlanned(stage=stage.stage, specs=specs)))

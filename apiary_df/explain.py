@@ -156,6 +156,8 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
             lines.append("  ran in this process, with the result: little was left to read, or no node was left")
         elif stage.stage in by_stage:
             lines.extend(_tasks_done(by_stage[stage.stage], explanation.verbose))
+        elif any(change.stage == stage.stage and change.left_out for change in changes):
+            lines.append("  not run: another stage did its work")
         elif stage.inputs:
             lines.append("  tasks: planned when its inputs are complete and their sizes known")
         else:

@@ -168,7 +168,7 @@ class QueryObjects:
         together(self._host, writes, at_once(self._store))
 
     def announce_fragment(self, stage: Stage, write: Write | None) -> None:
-        """Write the fragment of a stage that was changed; no task of that version has been sent yet.
+        """Write the fragment of a stage that was changed, if that was not done; no task of it has been sent yet.
 
         Args:
             stage: The stage.
@@ -177,6 +177,8 @@ class QueryObjects:
         Raises:
             StorageError: If it cannot be written.
         """
+        if (stage.stage, stage.version) in self._fragments:
+            return
         plan = self._encode(stage, write)
         write_bytes(self._store, keys.plan(self._query_id, stage.stage, stage.version), plan)
 

@@ -84,10 +84,12 @@ class Change:
     Attributes:
         stage: Stage number.
         what: What was done, and on what grounds.
+        left_out: Whether it was not run at all, since another stage did its work.
     """
 
     stage: int
     what: str
+    left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from apiary_df.adapt.broadcasts import BroadcastOptions, Joined, join_or_hold
 from apiary_df.adapt.key_filters import Filtered, Hold, KeyFilter, KeyFilterOptions, hold_or_filter, key_filters
 from apiary_df.config import Settings
 from apiary_df.footers import FooterCache, row_group_starts
@@ -40,19 +41,24 @@ class StagePlanning:
         folded: Stages that were put back into the root.
         key_options: When keys of one stage are handed to another.
         early: What the root hands over as tasks commit; None if it waits for all of them.
+        broadcast_options: When rows are joined where they are made.
     """
 
     def __init__(
         self, graph: StageGraph, settings: Settings, footers: FooterCache, options: StoreOptions | None
     ) -> None:
+        self._cut = graph
+        # The same with stages that became one; that is never undone, whatever is lost.
         self._graph = graph
         self._settings = settings
         self._footers = footers
         self._options = options
         self._filters: tuple[KeyFilter, ...] | None = None
         self.key_options = KeyFilterOptions.of(settings)
+        self.broadcast_options = BroadcastOptions.of(settings)
         self._versions: dict[int, list[PlanNode]] = {}
         self._changes: dict[int, Change] = {}
+        self._left_out: dict[int, Change] = {}
         self.root = graph.root
         self.folded: tuple[int, ...] = ()
         self.early = early_gather(graph, enabled=settings.stream_result)
@@ -71,7 +77,7 @@ class StagePlanning:
     def fold(self, partials: Partials) -> None:
         """Make the root do all that is left."""
         self.root = fold(self._graph, partials)
-        self.folded = tuple(s.stage for s in self._graph.stages[:-1] if s.stage not in partials)
+        self.folded = tuple(s.stage for s in self._graph.stages[:-1] if not s.is_left_out and s.stage not in partials)
 
     def unfold(self) -> None:
         """Let the root be what it was: what it read was lost, and stages are to make it again."""
@@ -80,10 +86,12 @@ class StagePlanning:
     @property
     def changes(self) -> tuple[Change, ...]:
         """How stages are run otherwise than they were cut."""
-        return tuple(self._changes.values())
+        return (*self._left_out.values(), *self._changes.values())
 
-    def next(self, number: int, as_run: StageGraph, partials: Partials, held: Mapping[int, int]) -> Stage | Hold:
-        """Return a stage whose inputs are complete as it is to be run now, or what it had better wait for.
+    def next(
+        self, number: int, as_run: StageGraph, partials: Partials, held: Mapping[int, int]
+    ) -> Stage | Hold | Joined:
+        """Return a stage whose inputs are complete as it is to be run now, or what it should wait for or be part of.
 
         Args:
             number: The stage.
@@ -92,6 +100,13 @@ class StagePlanning:
             held: Stages that wait already, and for which.
         """
         stage = self._graph.stages[number]
+        joined = join_or_hold(
+            self._graph, stage, as_run=as_run, partials=partials, held=held, options=self.broadcast_options
+        )
+        if isinstance(joined, Joined):
+            return self._joined(joined)
+        if joined is not None:
+            return joined
         if self._filters is None:
             self._filters = key_filters(self._graph, self.key_options)
         decided = hold_or_filter(
@@ -101,13 +116,20 @@ class StagePlanning:
             return decided
         self._changes.pop(number, None)
         if not isinstance(decided, Filtered):
-            return stage
+            return self._numbered(stage)
         self._changes[number] = Change(stage=number, what=decided.why)
         return self._numbered(decided.stage)
 
+    def _joined(self, joined: Joined) -> Joined:
+        self._left_out[joined.left_out.stage] = Change(stage=joined.left_out.stage, what=joined.why, left_out=True)
+        joined = replace(joined, stage=self._numbered(joined.stage))
+        self._graph = self._graph.with_stage(joined.stage).with_stage(joined.left_out)
+        self._filters = None
+        return joined
+
     def _numbered(self, stage: Stage) -> Stage:
         """Give a changed stage a version of its own: nodes remember fragments by it."""
-        known = self._versions.setdefault(stage.stage, [self._graph.stages[stage.stage].fragment])
+        known = self._versions.setdefault(stage.stage, [self._cut.stages[stage.stage].fragment])
         if stage.fragment not in known:
             known.append(stage.fragment)
         return replace(stage, version=known.index(stage.fragment))

@@ -77,6 +77,10 @@ class ExchangeLeaf:
 Leaf = ScanLeaf | ExchangeLeaf
 
 
+LEFT_OUT = "none"
+"""Output of a stage that is not run: it was put into the one that read it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """One way in which tasks run a region of a fragment.
@@ -105,8 +109,8 @@ class Stage:
     Attributes:
         stage: Number of the stage; inputs have lower numbers, the root has the highest.
         fragment: Plan whose file leaves are templates, filled by each task.
-        output: ``hash``, ``gather``, ``result``, or ``spread`` for an in-memory table, which the session stores as
-            the one task of this stage.
+        output: ``hash``, ``gather``, ``result``, ``spread`` for an in-memory table, which the session stores as
+            the one task of this stage, or :data:`LEFT_OUT`.
         partitions: Output partitions: those of the shuffle or the in-memory table, else 1.
         leaves: The fragment's file leaves, in pre-order.
         variants: How tasks run it.
@@ -143,6 +147,11 @@ class Stage:
             and tuple(variant.kind for variant in self.variants) == ("hash",)
             and all(node.kind in _READING for node in self.fragment.children[0].walk())
         )
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether nothing is left of this stage: another one does its work, and nothing reads it."""
+        return self.output == LEFT_OUT
 
     @property
     def rests_on_partition_order(self) -> bool:

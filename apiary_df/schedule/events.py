@@ -70,7 +70,7 @@ class StageHeld:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageChanged:
-    """A stage that is not planned yet is to be run in another way."""
+    """A stage that is not planned yet is to be run in another way, or not at all."""
 
     stage: Stage
 

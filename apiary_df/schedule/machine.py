@@ -252,12 +252,16 @@ class Schedule:
             return (RunRoot(),)
         commands: list[Command] = []
         for stage in self._graph.stages[:-1]:
-            if stage.stage in self._asked or not all(self.is_complete(s) for s in stage.inputs):
+            if stage.stage in self._asked or stage.is_left_out or not all(self.is_complete(s) for s in stage.inputs):
                 continue
-            if stage.stage not in self._held or self.is_complete(self._held[stage.stage]):
+            if not self._waits(stage.stage):
                 self._asked.add(stage.stage)
                 commands.append(PlanStage(stage=stage.stage))
         return tuple(commands)
+
+    def _waits(self, stage: int) -> bool:
+        until = self._held.get(stage)
+        return until is not None and not self.is_complete(until) and not self._graph.stages[until].is_left_out
 
     def _on_stage_planned(self, event: StagePlanned, now_s: float) -> tuple[Command, ...]:
         if not self.wants(event.stage):
@@ -278,10 +282,15 @@ class Schedule:
 
     def _on_stage_changed(self, event: StageChanged, _now_s: float) -> tuple[Command, ...]:
         number = event.stage.stage
+        if event.stage.is_left_out and any(number in stage.inputs for stage in self._graph.stages):
+            raise InternalError(f"query {self.query_id}: stage {number} cannot be left out, since others read it")
         if number in self._tasks or not all(self.is_complete(stage) for stage in event.stage.inputs):
             raise InternalError(f"query {self.query_id}: stage {number} cannot be changed any more, or not yet")
         self._graph = self._graph.with_stage(event.stage)
-        return ()
+        if event.stage.is_left_out:
+            self._asked.discard(number)
+            self._held.pop(number, None)
+        return self._ready_stages()
 
     def _new_task(self, spec: TaskSpec) -> Task:
         former = self._former.get((spec.stage, spec.task))

@@ -19,16 +19,19 @@ import pyarrow.parquet as pq
 from datafusion.plan import ExecutionPlan
 from pyarrow import ipc
 
-from apiary_df.adapt.key_filters import Filtered, Hold, KeyFilterOptions, hold_or_filter, key_filters
+from apiary_df.adapt.broadcasts import BroadcastOptions, Joined
+from apiary_df.adapt.key_filters import Hold, KeyFilterOptions
+from apiary_df.config import Settings
+from apiary_df.footers import FooterCache
 from apiary_df.model import NodeInfo, NodeState, PartialRef, ScanFile, Segment, SegmentRef, TaskSpec
 from apiary_df.plan.codec import decode, encode
-from apiary_df.plan.fold import can_fold, fold
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import file_url, fill_fragment, segment_file
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import TWIN_OPTIONS, RunsHere, RunsOnSwarm, SwarmPlanner
 from apiary_df.protocol.partial import PartialWriter
+from apiary_df.stage_planning import StagePlanning
 from apiary_df.tasks import TaskOptions, plan_in_session, plan_root, plan_stage
 from apiary_df.worker.engine import Engine
 
@@ -135,6 +138,7 @@ class LocalSwarm:
         options: Settings of task planning.
         scratch: Where partials go; a folder of its own for every query is made in it.
         key_filters: When stages wait for keys of others.
+        broadcasts: When rows are joined where they are made.
         write: Writes partials; :func:`write_partial` if tests are to rest on nothing of the protocol.
     """
 
@@ -145,6 +149,8 @@ class LocalSwarm:
     options: TaskOptions = field(default_factory=TaskOptions)
     write: WritePartial = field(default_factory=lambda: write_partial)
     key_filters: KeyFilterOptions = field(default_factory=lambda: KeyFilterOptions(most_bytes=0, from_bytes=0))
+
+    broadcasts: BroadcastOptions = field(default_factory=lambda: BroadcastOptions(most_bytes=0, from_bytes=0))
 
     def __post_init__(self) -> None:
         self.planner = SwarmPlanner(self.session, lambda _twin: None)
@@ -167,9 +173,11 @@ class LocalSwarm:
         engine = Engine(planned.settings, MEMORY_BYTES, folder)
         partials: dict[int, tuple[PartialRef, ...]] = {}
         tasks: dict[int, tuple[TaskSpec, ...]] = {}
-        changes: dict[int, str] = {}
-        for stage in _in_order(planned.graph, partials, self.key_filters, changes):
-            if fold_after is not None and len(partials) >= fold_after and can_fold(planned.graph, partials):
+        planning = StagePlanning(planned.graph, Settings(), FooterCache(), None)
+        planning.key_options, planning.broadcast_options = self.key_filters, self.broadcasts
+        for stage in _in_order(planning, planned.graph, partials):
+            if fold_after is not None and len(partials) >= fold_after and planning.can_fold(partials):
+                planning.fold(partials)
                 break
             specs: tuple[TaskSpec, ...]
             if stage.in_session:
@@ -178,46 +186,42 @@ class LocalSwarm:
                 specs = plan_stage(stage, self.nodes, partials, row_group_starts(stage), self.options)
             tasks[stage.stage] = specs
             partials[stage.stage] = tuple(_run_task(engine, stage, spec, folder, self.write) for spec in specs)
-        root = planned.graph.root
-        if len(partials) < len(planned.graph.stages) - 1:
-            root = fold(planned.graph, partials)
+        root = planning.root
         spec = plan_root(root, partials, "here")
         tasks[root.stage] = (spec,)
         outputs = drain(engine.ctx, engine.decode(_filled(root, spec, folder)))
         assert len(outputs) == 1, f"the root stage has {len(outputs)} output partitions"
+        changes = {change.stage: change.what for change in planning.changes}
         return Ran(table=table_of(outputs, schema), planned=planned, tasks=tasks, partials=partials, changes=changes)
 
 
 def _in_order(
-    graph: StageGraph,
-    partials: Mapping[int, tuple[PartialRef, ...]],
-    options: KeyFilterOptions,
-    changes: dict[int, str],
+    planning: StagePlanning, graph: StageGraph, partials: Mapping[int, tuple[PartialRef, ...]]
 ) -> Iterator[Stage]:
-    """Yield all stages but the root, each when it may run, as it is to be run then.
+    """Yield the stages that are run but for the root, each when it may be, as it is to be run then.
 
     Args:
+        planning: What decides about it.
         graph: The stages.
         partials: What was committed; the caller adds to it.
-        options: When stages wait for keys of others.
-        changes: Takes what was changed, by stage.
     """
-    filters = key_filters(graph, options)
     held: dict[int, int] = {}
-    open_ = list(graph.stages[:-1])
+    as_run = graph
+    open_ = list(range(len(graph.stages) - 1))
     while open_:
-        ready = [s for s in open_ if partials.keys() >= {*s.inputs} and held.get(s.stage, -1) in {-1, *partials}]
-        stage = ready[0]
-        found = hold_or_filter(graph, stage, filters=filters, partials=partials, held=held, options=options)
+        known = [as_run.stages[number] for number in open_]
+        number = next(s.stage for s in known if partials.keys() >= {*s.inputs} and held.get(s.stage, -1) not in open_)
+        found = planning.next(number, as_run, partials, held)
         if isinstance(found, Hold):
-            assert found.until not in partials
-            held[stage.stage] = found.until
+            assert found.until in open_
+            held[number] = found.until
             continue
-        open_.remove(stage)
-        if isinstance(found, Filtered):
-            changes[stage.stage] = found.why
-            stage = found.stage
-        yield stage
+        open_.remove(number)
+        if isinstance(found, Joined):
+            as_run = as_run.with_stage(found.stage).with_stage(found.left_out)
+            continue
+        as_run = as_run.with_stage(found)
+        yield found
 
 
 def _run_task(engine: Engine, stage: Stage, spec: TaskSpec, folder: Path, write: WritePartial) -> PartialRef:

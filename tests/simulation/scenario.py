@@ -259,6 +259,7 @@ def _settings(random: Random) -> Settings:
         min_task_bytes=random.choice((0, 0, 2_000)),
         finish_here_bytes=random.choice((0, 0, 3_000, 1 << 30)),
         key_filter_bytes=random.choice((0, 4 << 20)),
+        broadcast_bytes=random.choice((0, 4 << 20)),
         compression="none",
         cache_bytes=0,
     )

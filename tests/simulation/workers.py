@@ -9,6 +9,7 @@ from random import Random
 
 import pyarrow as pa
 
+from apiary_df.adapt.broadcasts import BroadcastOptions
 from apiary_df.adapt.key_filters import KeyFilterOptions
 from apiary_df.coordinator import QueryRun
 from apiary_df.errors import ExecutionFailed, QueryCancelled, ResourcesExhausted
@@ -32,6 +33,9 @@ ALWAYS = KeyFilterOptions(
     any_stage=True,
 )
 """Keys are handed on wherever they may be: which stage has few of them is nothing that rows of a number show."""
+
+WHOLE = BroadcastOptions(most_bytes=1 << 40, from_bytes=0, least_gain=0, most_waited=float("inf"))
+"""Sides of joins are read whole wherever they may be."""
 
 POISON = "poisoned cell"
 """What the error says that a cell gives which nobody can read."""
@@ -147,7 +151,7 @@ class SimRoot(Root):
 
 
 class SimQueryRun(QueryRun):
-    """A run of a query whose root is reckoned, and whose joins hand on keys wherever that is right."""
+    """A run of a query whose root is reckoned, and whose stages are changed wherever that is right."""
 
     root_type = SimRoot
     root: SimRoot
@@ -162,3 +166,5 @@ class SimQueryRun(QueryRun):
         self.root.query_id, self.root.scratch, self.root.model = self.query_id, folder / f"root-{self.query_id}", model
         if self._planning.key_options.most_bytes:
             self._planning.key_options = ALWAYS
+        if self._planning.broadcast_options.most_bytes:
+            self._planning.broadcast_options = WHOLE

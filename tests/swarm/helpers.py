@@ -24,6 +24,7 @@ FORCED: Mapping[str, Any] = {
     "finish_here_bytes": 0,
     "min_task_bytes": 0,
     "key_filter_from_bytes": 0,
+    "broadcast_from_bytes": 0,
     "node_start_timeout_s": START_S,
 }
 """Settings under which nothing is too small to be distributed."""

@@ -66,6 +66,23 @@ def test_nodes_in_memory_answer_as_plain_datafusion(
     check_nothing_left("memory://")
 
 
+@pytest.mark.parametrize("number", [3, 5, 8, 9, 10])
+def test_sides_that_came_out_small_are_read_whole(
+    number: int, tpch_files: dict[str, Path], plain: datafusion.SessionContext
+) -> None:
+    with SessionContext(storage="memory://", nodes=2, **FORCED) as ctx:
+        register(ctx, tpch_files)
+        # Nothing is known of sizes when the query is planned.
+        for known in ("threshold", "threshold_rows"):
+            ctx.sql(f"SET datafusion.optimizer.hash_join_single_partition_{known} = 0").collect()
+        check_tpch(number, QUERIES[number], plain, ctx)
+        assert ctx.last_query is not None
+        assert any(change.left_out for change in ctx.last_query.changes)
+        ((_, told),) = (row.values() for row in ctx.sql(f"EXPLAIN ANALYZE {QUERIES[number]}").to_pylist())
+        assert "not run: another stage did its work" in told
+    check_nothing_left("memory://")
+
+
 @pytest.fixture(scope="module")
 def on_s3(tpch_files: dict[str, Path], s3_endpoint: StoreOptions, s3_bucket: str) -> Iterator[SessionContext]:
     """Cells and root in one bucket, reached by explicit options; the environment knows nothing of it."""

@@ -37,7 +37,7 @@ from apiary_df.errors import (
     TaskFailed,
 )
 from apiary_df.model import NodeState, TaskKey
-from apiary_df.plan.stages import ExchangeLeaf
+from apiary_df.plan.stages import LEFT_OUT, ExchangeLeaf
 from apiary_df.schedule import (
     TRANSITIONS,
     AllNodesLost,
@@ -753,3 +753,49 @@ def test_a_stage_cannot_be_changed_once_it_is_planned() -> None:
     tell(schedule, StagePlanned(stage=0, specs=specs(0, 1)))
     with pytest.raises(InternalError, match="cannot be changed"):
         tell(schedule, StageChanged(stage=DIAMOND.stages[0]))
+
+
+LEFT = replace(DIAMOND.stages[0], output=LEFT_OUT)
+"""The first stage of the diamond, of which nothing is left."""
+
+
+def alone(schedule: Schedule) -> None:
+    """Let the stage that read the first two read the second one alone, and leave the first one out."""
+    reader = replace(DIAMOND.stages[2], leaves=(ExchangeLeaf(stage=1, ordered=False),), version=1)
+    assert tell(schedule, StageChanged(stage=reader)) == (PlanStage(stage=2),)
+    assert tell(schedule, StageChanged(stage=LEFT)) == ()
+
+
+def test_a_stage_that_is_left_out_is_not_asked_for_and_not_waited_for() -> None:
+    schedule = Schedule(QUERY, DIAMOND)
+    assert tell(schedule, Started()) == (PlanStage(stage=0), PlanStage(stage=1))
+    tell(schedule, StageHeld(stage=0, until=1))
+    tell(schedule, StagePlanned(stage=1, specs=specs(1, 1)))
+    assert tell(schedule, committed(1, 0)) == (PlanStage(stage=0),)
+    alone(schedule)
+    assert not schedule.wants(0)
+    tell(schedule, StagePlanned(stage=2, specs=specs(2, 1)))
+    # What it read is lost: what reads it now is asked for again, and nothing else.
+    error = TaskErred(key=key(2, 0), node_id="a", error=lost(key(1, 0)))
+    assert [type(command) for command in tell(schedule, error)] == [SendTasks]
+    assert tell(schedule, committed(1, 0, 1)) == (PlanStage(stage=2),)
+    tell(schedule, StagePlanned(stage=2, specs=specs(2, 1)))
+    assert tell(schedule, committed(2, 0, 1)) == (RunRoot(),)
+
+
+def test_what_waited_for_a_stage_that_is_left_out_is_asked_for() -> None:
+    schedule = Schedule(QUERY, graph((), (), (0, 1), (), (2, 3)))
+    tell(schedule, Started())
+    tell(schedule, StageHeld(stage=3, until=0))
+    tell(schedule, StagePlanned(stage=1, specs=specs(1, 1)))
+    tell(schedule, committed(1, 0))
+    reader = replace(schedule.graph.stages[2], leaves=(ExchangeLeaf(stage=1, ordered=False),), version=1)
+    tell(schedule, StageChanged(stage=reader))
+    assert tell(schedule, StageChanged(stage=LEFT)) == (PlanStage(stage=3),)
+
+
+def test_a_stage_that_others_read_is_not_left_out() -> None:
+    schedule = Schedule(QUERY, DIAMOND)
+    tell(schedule, Started())
+    with pytest.raises(InternalError, match="cannot be left out"):
+        tell(schedule, StageChanged(stage=LEFT))
