@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apiary_df import LocalSwarm, SessionContext, Settings
+from apiary_df.demo import tpch_queries
 from apiary_df.errors import ConfigError, ExecutionFailed, FunctionsRefused, TaskFailed
 from apiary_df.protocol import keys
 from apiary_df.replay.again import prepared, run
@@ -44,6 +45,10 @@ CALM: dict[str, Any] = {"heartbeat_s": 0.2, "suspect_after_s": 300.0, "dead_afte
 Start = Callable[..., tuple[LocalSwarm, SessionContext]]
 
 GROUPS = "SELECT l_returnflag, count(*) AS n FROM lineitem GROUP BY l_returnflag ORDER BY l_returnflag"
+
+
+CHANGED = (tpch_queries()[3], tpch_queries()[17])
+"""Queries of which a stage is joined where its rows are made, or leaves rows out."""
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +103,14 @@ class TestOfAQueryThatSucceeded:
             assert 0 <= attempt.sent_s <= attempt.started_s <= attempt.ended_s <= (trace.found.seconds or 0)
         assert [attempt.stage for attempt in trace.attempts if attempt.here] == [trace.root]
 
-    def test_every_task_gives_the_rows_again_that_were_committed(self, keeping: Open) -> None:
+    @pytest.mark.parametrize("sql", [GROUPS, *CHANGED])
+    def test_every_task_gives_the_rows_again_that_were_committed(self, keeping: Open, sql: str) -> None:
         ctx = keeping(keep=True)
-        ctx.sql(GROUPS).collect()
+        for known in ("threshold", "threshold_rows"):
+            ctx.sql(f"SET datafusion.optimizer.hash_join_single_partition_{known} = 0").collect()
+        ctx.sql(sql).collect()
         assert ctx.last_query is not None
+        assert bool(ctx.last_query.changes) == (sql in CHANGED)
         store = open_store(str(ctx.storage))
         trace = read_trace(store, ctx.last_query.query_id)
         for attempt in trace.attempts:
