@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from apiary_df.worker.cell_spans import Layout, Span
 
 BUSY_S = 5.0
 """How long a write waits for another process's, in seconds. Each takes well under a millisecond."""
+
+LOCKED_S = 0.01
+"""How long to wait before a database that another process prepares is asked again, in seconds."""
 
 REMEMBERED_PLACES = 100_000
 """Objects whose first use is remembered, for admission at the second; some ten megabytes."""
@@ -67,6 +71,26 @@ class Version:
     key: str
     e_tag: str
     size_bytes: int
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make a database what an index is; whatever it was, and however many processes do so at once.
+
+    SQLite waits for another's write, but not for one that turns the journal to another mode: it says at once that the
+    database is locked.
+    """
+    until_s = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # What a crash of the machine may lose is bytes that are fetched again.
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.executescript(_SCHEMA)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until_s:
+                raise
+            time.sleep(LOCKED_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,10 +269,7 @@ class CellIndex:
         if self._connection is None:
             connection = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                # What a crash of the machine may lose is bytes that are fetched again.
-                connection.execute("PRAGMA synchronous = OFF")
-                connection.executescript(_SCHEMA)
+                _prepare(connection)
             except sqlite3.Error:
                 connection.close()
                 raise

@@ -72,4 +72,5 @@ def test_rules_run_in_the_documented_order() -> None:
         "isolate_single_task_joins",
         "gather_build_sides",
         "spell_out_partition_order",
+        "combine_wide_shuffles",
     ]
