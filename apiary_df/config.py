@@ -296,8 +296,8 @@ class Settings:
         timeout_s: Seconds that a query may take from its start to its last row, 0.001 to 30 days; then it raises
             ``QueryTimeout`` and cleans up. None: no limit, since only the caller knows what is long.
         small_bytes: Plan subtrees that read at most so many bytes of the columns that they ask for run inside their
-            consumer instead of as a stage of their own, 0 to 1 TiB. 4 MiB take about as long to read as a stage takes
-            to go through storage.
+            consumer instead of as a stage of their own, 0 to 1 TiB. 2 MiB of columns take about as long to read and
+            decode as a stage takes to go through a folder; what is larger may hand keys to other scans as a stage.
         min_task_bytes: Shuffle partitions are put together until a task reads so many bytes, 0 to 1 TiB. 4 MiB:
             below it starting the task costs more than running it.
         finish_here_bytes: When all that is left of a query reads at most so many bytes, the session runs it itself
@@ -397,7 +397,7 @@ class Settings:
     """
 
     timeout_s: float | None = _setting(None, "seconds", 0.001, 30 * _DAY_S)
-    small_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
+    small_bytes: int = _setting(2 * MIB, "bytes", 0, TIB)
     min_task_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     finish_here_bytes: int = _setting(8 * MIB, "bytes", 0, TIB)
     key_filter_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
