@@ -9,11 +9,21 @@ import errno
 import os
 import re
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
 
+SMALL_FILE_BYTES = 1 << 20
+"""Objects up to this size are written by :func:`write_file`; larger ones are better off with several threads."""
+
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9._=/-]+")
+"""Keys whose files bear their names as they are: obstore escapes other characters."""
+
 _STAGED_NAME = re.compile(r"#\d+$")
-"""File names that obstore uses for objects under way in a folder; no listing shows them."""
+"""File names that obstore, and this module, use for objects under way in a folder; no listing shows them."""
+
+_FOLDER_TRIES = 100
+"""Times that a file's folder is made again, should others remove it, empty as it is, before the file is there."""
 
 
 def link_in(source: Path, target: Path) -> bool:
@@ -38,6 +48,94 @@ def link_in(source: Path, target: Path) -> bool:
             raise
         return False  # another file system, or one without links: obstore copies instead
     return True
+
+
+def is_plain(key: str) -> bool:
+    """Whether an object's file is called as its key is."""
+    return _PLAIN_KEY.fullmatch(key) is not None
+
+
+def read_file(path: str, limit_bytes: int | None = None) -> bytes | int:
+    """Return what a file holds; its size alone, if that is above the limit.
+
+    Args:
+        path: The file.
+        limit_bytes: Nothing of a larger file is read; None: read it whatever its size.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(f"{path} is no file")
+        if limit_bytes is not None and status.st_size > limit_bytes:
+            return status.st_size
+        # Files here never change: what is written anew is another file of the same name.
+        data = os.read(descriptor, status.st_size)
+        while len(data) < status.st_size and (more := os.read(descriptor, status.st_size - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: str, data: bytes | memoryview, *, replace: bool) -> None:
+    """Write a file whole, with its folders: readers see the old or the new, never a part.
+
+    Args:
+        path: The file.
+        data: What it is to hold.
+        replace: Whether it takes the place of one that is there.
+
+    Raises:
+        FileExistsError: If there is one, and it is not to be replaced.
+        OSError: If it cannot be written.
+    """
+    staged = f"{path}#{secrets.randbelow(10**18)}"
+    try:
+        _write_new(staged, data)
+        if replace:
+            os.replace(staged, path)  # noqa: PTH105 - paths are strings here, since making objects of them takes longer
+        else:
+            os.link(staged, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(staged)  # noqa: PTH108
+        raise
+    if not replace:
+        os.unlink(staged)  # noqa: PTH108
+
+
+def _write_new(path: str, data: bytes | memoryview) -> None:
+    descriptor = _created(path)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
+
+
+def _created(path: str) -> int:
+    for _ in range(_FOLDER_TRIES):
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+    raise FileNotFoundError(f"the folder of {path} was removed {_FOLDER_TRIES} times while it was to be written to")
+
+
+def remove_file(path: str) -> None:
+    """Remove a file; one that is not there is fine.
+
+    Raises:
+        OSError: If it cannot be removed.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108
 
 
 def remove_folder(folder: Path) -> None:

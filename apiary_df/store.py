@@ -39,7 +39,7 @@ from apiary_df.errors import (
     StorageTransient,
     StorageUnreachable,
 )
-from apiary_df.folders import link_in, remove_folder
+from apiary_df.folders import SMALL_FILE_BYTES, is_plain, link_in, read_file, remove_file, remove_folder, write_file
 from apiary_df.store_options import (
     ObjectMeta,
     RefusalCounts,
@@ -187,17 +187,22 @@ class Store:
             StorageTransient: The store failed, still after the retries.
             StorageError: The store refused.
         """
+        file = self._file(key)
         with self._mapped("read", key):
             self.counts.add(get=1)
-            got = obstore.get(self._reading(), self._path(key))
-            size_bytes = got.meta["size"]
-            if limit_bytes is not None and size_bytes > limit_bytes:
-                raise ObjectRefused(
-                    f"{key!r} has {size_bytes} bytes; more than {limit_bytes} are not read", key=key, reason="too large"
-                )
-            data = got.bytes().to_bytes()
-        self.counts.add(bytes_in=len(data))
-        return data
+            if file is not None:
+                found = read_file(file, limit_bytes)
+            else:
+                got = obstore.get(self._reading(), self._path(key))
+                size_bytes = got.meta["size"]
+                within = limit_bytes is None or size_bytes <= limit_bytes
+                found = got.bytes().to_bytes() if within else size_bytes
+        if isinstance(found, int):
+            raise ObjectRefused(
+                f"{key!r} has {found} bytes; more than {limit_bytes} are not read", key=key, reason="too large"
+            )
+        self.counts.add(bytes_in=len(found))
+        return found
 
     def get_or_none(self, key: str, limit_bytes: int | None = None) -> bytes | None:
         """Read a whole object, or return None if there is none.
@@ -211,8 +216,9 @@ class Store:
             StorageTransient: The store failed, still after the retries.
             StorageError: The store refused.
         """
-        if self._folder is not None and not os.path.exists(f"{self._folder}/{self._path(key)}"):  # noqa: PTH110
-            # Most looks find nothing. Asking the system takes microseconds; an error out of obstore takes hundreds.
+        file = self._file(key)
+        if file is not None and not os.path.exists(file):  # noqa: PTH110
+            # Most looks find nothing, and raising an error takes longer than asking.
             self.counts.add(get=1)
             return None
         try:
@@ -298,10 +304,14 @@ class Store:
         with self._mapped("write", key):
             size = data.stat().st_size if isinstance(data, Path) else memoryview(data).nbytes
             self.counts.add(put=max(1, -(-size // PART_BYTES)), bytes_out=size)
-            backend = self._writing()
             if isinstance(data, Path) and self._folder is not None and link_in(data, self._folder / self._path(key)):
                 return
+            file = self._file(key)
+            if file is not None and not isinstance(data, Path) and size <= SMALL_FILE_BYTES:
+                write_file(file, memoryview(data).cast("B"), replace=True)
+                return
             source = data if isinstance(data, Path) else memoryview(data).cast("B")
+            backend = self._writing()
             obstore.put(backend, self._path(key), source, chunk_size=PART_BYTES, max_concurrency=UPLOAD_CONCURRENCY)
 
     def create(self, key: str, data: bytes, token: str) -> bool:
@@ -421,6 +431,11 @@ class Store:
     def _delete(self, paths: Sequence[str]) -> None:
         with self._mapped("delete", f"{paths[0]} and {len(paths) - 1} more" if len(paths) > 1 else paths[0]):
             self.counts.add(delete=len(paths))
+            files = [file for path in paths if (file := self._file(path)) is not None]
+            for file in files:
+                remove_file(file)
+            if files and len(files) == len(paths):
+                return
             try:
                 obstore.delete(self._reading(), paths)
             except FileNotFoundError:
@@ -556,7 +571,11 @@ class Store:
     def _create(self, key: str, data: bytes) -> None:
         with self._mapped("write", key):
             self.counts.add(put=1, bytes_out=len(data))
-            obstore.put(self._writing(), self._path(key), data, mode="create", use_multipart=False)
+            file = self._file(key)
+            if file is not None:
+                write_file(file, data, replace=False)
+            else:
+                obstore.put(self._writing(), self._path(key), data, mode="create", use_multipart=False)
 
     def _fetch_spans(self, key: str, spans: Sequence[tuple[int, int]]) -> Sequence[memoryview]:
         """Fetch spans that lie so far apart that obstore does not put any together.
@@ -583,6 +602,11 @@ class Store:
             f"ends at {size}",
             key=key,
         )
+
+    def _file(self, key: str) -> str | None:
+        """Return the file of an object in a folder; None if obstore alone knows what it is called."""
+        path = self._path(key)
+        return f"{self._folder}/{path}" if self._folder is not None and is_plain(path) else None
 
     def _path(self, key: str) -> str:
         if not key or any(part in ("", ".", "..") for part in key.split("/")):

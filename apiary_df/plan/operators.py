@@ -104,7 +104,7 @@ def read_bytes(node: PlanNode) -> int:
 
     A value counts as a byte at least, however well a column is compressed: it has to be worked on all the same.
     """
-    return sum(map(_asked_bytes, node.walk()))
+    return sum(map(asked_bytes, node.walk()))
 
 
 def _leaf_bytes(node: PlanNode) -> int:
@@ -115,8 +115,8 @@ def _leaf_bytes(node: PlanNode) -> int:
     return UNKNOWN_BYTES if node.kind == UNKNOWN else 0
 
 
-def _asked_bytes(node: PlanNode) -> int:
-    """Return what a leaf reads of the columns that it asks for; of all where the plan does not tell.
+def asked_bytes(node: PlanNode) -> int:
+    """Return what an operator itself reads, not what those below it do: columns that it asks for, as far as is told.
 
     DataFusion knows of Parquet files how many rows they have, and how large each column is.
     """

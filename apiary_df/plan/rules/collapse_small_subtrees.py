@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apiary_df.plan.operators import read_bytes, rests_on_partitioning
+from apiary_df.plan.operators import asked_bytes, rests_on_partitioning
 from apiary_df.plan.rules.options import RewriteOptions
 from apiary_df.plan.single import to_single_partition
 from apiary_df.plan.tree import PlanNode
@@ -17,15 +17,23 @@ def collapse_small_subtrees(plan: PlanNode, options: RewriteOptions) -> PlanNode
     """
     if options.small_bytes <= 0:
         return plan
-    return _collapse(plan, options, partitioned=False)
+    sizes: dict[int, int] = {}
+    _measure(plan, sizes)
+    return _collapse(plan, options, sizes, partitioned=False)
 
 
-def _collapse(node: PlanNode, options: RewriteOptions, *, partitioned: bool) -> PlanNode:
+def _measure(node: PlanNode, sizes: dict[int, int]) -> int:
+    """Note what each subtree reads, in bytes, by the identity of its node; returns that of the whole."""
+    sizes[id(node)] = asked_bytes(node) + sum(_measure(child, sizes) for child in node.children)
+    return sizes[id(node)]
+
+
+def _collapse(node: PlanNode, options: RewriteOptions, sizes: dict[int, int], *, partitioned: bool) -> PlanNode:
     """Collapse below ``node``; ``partitioned`` says that an operator above rests on the node's partitioning."""
-    if not partitioned and read_bytes(node) <= options.small_bytes:
+    if not partitioned and sizes[id(node)] <= options.small_bytes:
         return to_single_partition(node)
     children = [
-        _collapse(child, options, partitioned=rests_on_partitioning(node, number, above=partitioned))
+        _collapse(child, options, sizes, partitioned=rests_on_partitioning(node, number, above=partitioned))
         for number, child in enumerate(node.children)
     ]
     return node.with_children(*children)
