@@ -23,6 +23,9 @@ from apiary_df.host import Event
 FLAG_LOOK_S = 0.05
 """How often a wait for files looks at its flag, which somebody may raise without any file."""
 
+HEARD_WAIT_S = 0.02
+"""Least wait where files can be heard: looks only cost time there, and are for files of other machines alone."""
+
 STAGED_MARK = "#"
 """In names of files that are not complete yet: nothing rings for these."""
 
@@ -68,10 +71,15 @@ class Bell:
             self._read()
 
     def wait(self, flag: Event, timeout_s: float) -> bool:
-        """Wait for a file or for a flag, at most so long; return whether the flag is raised."""
+        """Wait for a file or for a flag, at most so long; return whether the flag is raised.
+
+        Args:
+            flag: The flag.
+            timeout_s: How long; where files can be heard, at least :data:`HEARD_WAIT_S`, unless it is no time at all.
+        """
         if self._watch is None:
             return flag.wait(timeout_s)
-        end_s = time.monotonic() + timeout_s
+        end_s = time.monotonic() + (max(timeout_s, HEARD_WAIT_S) if timeout_s > 0 else 0)
         while not flag.is_set():
             left_s = end_s - time.monotonic()
             if left_s <= 0 or self._rang(min(left_s, FLAG_LOOK_S)):

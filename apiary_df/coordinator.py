@@ -43,7 +43,7 @@ from apiary_df.publish import planned_write
 from apiary_df.query import Query, new_query_id
 from apiary_df.query_objects import QueryObjects
 from apiary_df.report import QueryEnd, QueryReport
-from apiary_df.root import ROOT_MEMORY_BYTES, HandingOver, Root, Workbench
+from apiary_df.root import HandingOver, Root, Workbench
 from apiary_df.schedule import (
     AllNodesLost,
     Cancelled,
@@ -76,7 +76,7 @@ from apiary_df.schedule import (
 )
 from apiary_df.stage_planning import StagePlanning
 from apiary_df.view import GivenWork, SwarmView
-from apiary_df.worker.bee import run_attempt, scratch_folder, workbench
+from apiary_df.worker.bee import run_attempt
 
 logger = logging.getLogger("apiary_df")
 
@@ -183,19 +183,15 @@ class QueryRun:
             host=host,
         )
         self._cells = None if view.cells is None else view.cells.for_query(self.query_id, self._cancelled)
-        self._workbench: Workbench = functools.partial(
-            workbench,
-            view.store,
-            settings,
-            query.settings,
-            view.store_options,
-            memory_bytes=ROOT_MEMORY_BYTES,
-            cells=self._cells,
-        )
+        self._workbench: Workbench = functools.partial(view.workbenches.lend, query.settings, cells=self._cells)
         self._schemas = {s.stage: s.schema.arrow for s in query.graph.stages if s.schema is not None}
-        scratch = functools.partial(scratch_folder, settings)
         self.root = self.root_type(
-            self._store, view.node_id, self._write, self._workbench, schemas=self._schemas, scratch=scratch
+            self._store,
+            view.node_id,
+            self._write,
+            self._workbench,
+            schemas=self._schemas,
+            scratch=view.workbenches.scratch,
         )
         self._handing = (
             None if gather is None else HandingOver(gather, query.graph.stages[gather.stage], self._schedule, self.root)

@@ -24,9 +24,6 @@ from apiary_df.worker.bee import Bench, batches_of, prepare_plan
 from apiary_df.worker.engine import Engine
 from apiary_df.worker.inputs import Schemas
 
-ROOT_MEMORY_BYTES = 1 << 30
-"""Memory of the engine that runs root stages in the session's process; what exceeds it spills."""
-
 Workbench: TypeAlias = Callable[[], AbstractContextManager[tuple[Engine, Bench]]]
 """Gives an engine of the session's own, and what it works with."""
 

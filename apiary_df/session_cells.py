@@ -21,10 +21,9 @@ from apiary_df.plan.stages import ScanLeaf, Stage
 from apiary_df.planning import RunsHere
 from apiary_df.protocol.arrow import conform_result
 from apiary_df.query import new_query_id
-from apiary_df.root import ROOT_MEMORY_BYTES
 from apiary_df.tasks import plan_root
 from apiary_df.view import SwarmView
-from apiary_df.worker.bee import batches_of, prepare_plan, workbench
+from apiary_df.worker.bee import batches_of, prepare_plan
 from apiary_df.worker.cell_cache import CellCache, Localized
 
 
@@ -82,14 +81,7 @@ class CachedStage:
         return _until(cancelled, batches)
 
     def _batches(self, stage: Stage, task: TaskSpec, found: Localized, pins: ExitStack) -> Iterator[pa.RecordBatch]:
-        bench = workbench(
-            self._view.store,
-            self._settings,
-            self._plan.settings,
-            self._view.store_options,
-            memory_bytes=ROOT_MEMORY_BYTES,
-        )
-        with pins, bench as (engine, place):
+        with pins, self._view.workbenches.lend(self._plan.settings) as (engine, place):
             plan = prepare_plan(task, stage.fragment, engine, place, {}, scans=found)
             for batch in batches_of(engine, plan, stage.fragment):
                 if batch.num_rows:

@@ -145,8 +145,8 @@ class SessionSwarm:
             if swarm is not None:
                 swarm.close()
         self._own_node = self._local = None
-        if self._view is not None and self._view.cells is not None:
-            self._view.cells.close()
+        if self._view is not None:
+            self._view.close()
 
     def nodes(self) -> list[NodeView]:
         """Return the nodes as they are now; none without a swarm."""

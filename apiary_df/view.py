@@ -25,6 +25,7 @@ from apiary_df.schedule import NodeSight
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.cell_cache import CellCache
+from apiary_df.worker.workbench import Workbenches
 
 UNHEARD_BEATS = 4
 """Heartbeats after which a node that has read mail, and does not name its query, will never do what it asks."""
@@ -75,6 +76,7 @@ class SwarmView:
 
     Attributes:
         leases: Renews the leases of the session's queries.
+        workbenches: Lends engines of the session's own.
 
     Args:
         store: The root.
@@ -99,6 +101,7 @@ class SwarmView:
         self.node_id = node_id
         self.store_options = store_options
         self.cells = CellCache.of(settings, store_options)
+        self.workbenches = Workbenches(store, settings, store_options, host=host)
         self._settings = settings
         self._host = host
         self._lock = host.lock()
@@ -129,6 +132,12 @@ class SwarmView:
             store_now=store.check_writable(),
             now_s=host.now_s(),
         )
+
+    def close(self) -> None:
+        """Give back what is kept from one query to the next. Queries may still run; closing twice does nothing."""
+        self.workbenches.close()
+        if self.cells is not None:
+            self.cells.close()
 
     def refresh(self) -> tuple[NodeView, ...]:
         """Read all heartbeats now.

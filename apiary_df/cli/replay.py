@@ -182,8 +182,9 @@ def _run(
 ) -> dict[str, Any]:
     """Run one task once more; returns what ``--json`` writes of it."""
     from apiary_df.replay import again
+    from apiary_df.worker.workbench import ENGINE_MEMORY_BYTES
 
-    budget_bytes = memory_bytes or again.MEMORY_BYTES
+    budget_bytes = memory_bytes or ENGINE_MEMORY_BYTES
     try:
         with again.prepared(store, settings, trace, *task, allow_udfs=allow_udfs, memory_bytes=budget_bytes) as ready:
             if debug:

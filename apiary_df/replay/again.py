@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -25,11 +25,9 @@ from apiary_df.protocol.versions import datafusion_version
 from apiary_df.replay.trace import Trace, read_task
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
-from apiary_df.worker.bee import Bench, drain, prepare_plan, workbench
+from apiary_df.worker.bee import Bench, drain, prepare_plan
 from apiary_df.worker.engine import Engine
-
-MEMORY_BYTES = 1 << 30
-"""Budget of the engine unless another is asked for; what exceeds it spills."""
+from apiary_df.worker.workbench import ENGINE_MEMORY_BYTES, Workbenches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +87,7 @@ def prepared(
     *,
     options: StoreOptions | None = None,
     allow_udfs: bool = False,
-    memory_bytes: int = MEMORY_BYTES,
+    memory_bytes: int = ENGINE_MEMORY_BYTES,
 ) -> Iterator[Prepared]:
     """Fetch what a task reads, and give it ready to run; what was fetched is removed afterwards.
 
@@ -128,8 +126,8 @@ def prepared(
         )
     fragment = _fragment(store, trace, stage, spec.version)
     schemas = {entry.stage: read_schema(entry.schema, keys.manifest(trace.query_id)) for entry in manifest.stages}
-    bench = workbench(store, settings, manifest.settings, options, memory_bytes=memory_bytes, allow_udfs=allow_udfs)
-    with bench as (engine, place):
+    benches = Workbenches(store, settings, options, memory_bytes=memory_bytes)
+    with closing(benches), benches.lend(manifest.settings, allow_udfs=allow_udfs) as (engine, place):
         plan = prepare_plan(spec, fragment, engine, place, schemas)
         yield Prepared(
             task=spec,

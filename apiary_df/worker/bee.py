@@ -6,12 +6,9 @@ or the error report) is the node's business.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from datafusion.plan import ExecutionPlan
 from apiary_df.config import Settings
 from apiary_df.errors import (
     ApiaryError,
-    ConfigError,
     ExecutionFailed,
     InternalError,
     QueryCancelled,
@@ -282,63 +278,6 @@ def drain(
 def codec_of(settings: Settings) -> Compression | None:
     """Return the codec of partials that settings ask for; None is no compression."""
     return None if settings.compression == "none" else settings.compression
-
-
-@contextmanager
-def workbench(
-    store: Store,
-    settings: Settings,
-    query_settings: Mapping[str, str],
-    options: StoreOptions | None,
-    *,
-    memory_bytes: int,
-    allow_udfs: bool = True,
-    cells: QueryCells | None = None,
-) -> Iterator[tuple[Engine, Bench]]:
-    """Give an engine and a bench for work that is the session's own; their scratch folder is removed afterwards.
-
-    Args:
-        store: The swarm's root.
-        settings: The session's settings.
-        query_settings: DataFusion options of the query.
-        options: How cells are reached.
-        memory_bytes: Budget of the engine.
-        allow_udfs: Whether plans may carry Python functions: a session's own may.
-        cells: Serves cells from this machine's disk, if they are not to be read where they lie.
-
-    Raises:
-        ConfigError: If there is no place for a scratch folder, or DataFusion does not know one of its options.
-    """
-    with scratch_folder(settings) as scratch:
-        bench = Bench(
-            store=store,
-            scratch=scratch,
-            options=options,
-            partial_memory_bytes=settings.partial_memory_bytes,
-            compression=codec_of(settings),
-            cells=cells,
-            reading=Reading.of(settings),
-        )
-        with cells or nullcontext():
-            yield Engine(query_settings, memory_bytes, scratch, allow_udfs=allow_udfs), bench
-
-
-@contextmanager
-def scratch_folder(settings: Settings) -> Iterator[Path]:
-    """Give a folder for work that is the session's own; it is removed afterwards.
-
-    Raises:
-        ConfigError: If there is no place for it.
-    """
-    folder = settings.scratch_dir
-    try:
-        scratch = Path(tempfile.mkdtemp(prefix="apiary-session-", dir=folder))
-    except OSError as error:
-        raise ConfigError(f"cannot make a folder in scratch_dir={folder}: {error}; name one that is there") from error
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def batches_of(engine: Engine, plan: ExecutionPlan, fragment: PlanNode) -> Iterator[pa.RecordBatch]:
