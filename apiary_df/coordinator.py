@@ -442,6 +442,7 @@ class QueryRun:
     def _store_tables(self, command: SendTasks) -> tuple[Command, ...]:
         """Put in-memory tables into storage, as partials like any other; returns the schedule's commands after it."""
         self._tell("storing in-memory tables")
+        self._objects.write()
         commands: tuple[Command, ...] = ()
         for task in command.tasks:
             key = self._mailing.key(task)
@@ -606,14 +607,18 @@ class QueryRun:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _clean_up(self) -> None:
-        """Remove all that the query left, the manifest first: a node that does not find it cleans up after itself."""
+        """Remove all that the query left, the lease first if nodes may be at work: who does not find it cleans up."""
         if self._handing is not None:
             self._handing.close()
         self._view.leases.release(self.query_id)
         self._view.give_back(self._bell)
         keep = self._settings.keep or (self._settings.keep_failed and self._state == "failed")
         stop = bool(self._schedule.pending()) or self._state != "done"
-        self._try("withdraw", functools.partial(self._objects.withdraw, keep=keep, stop=stop))
+        if keep or stop or self._write is not None:
+            self._try("withdraw", functools.partial(self._objects.withdraw, keep=keep, stop=stop))
+        else:
+            # No node has anything to do for it: its lease goes with the rest.
+            self._try("take back the mail of", self._objects.take_mail_back)
         if self._write is not None:
             # Whatever becomes of the rest: a write that is not ended keeps saying that it is under way.
             self._try("end the write of", self._write.end)
@@ -631,6 +636,7 @@ class QueryRun:
 
     def _keep(self) -> None:
         """Leave the query's objects, and beside them how it ended."""
+        self._objects.write()
         graph = self._query.graph
         partials = self._schedule.partials()
         tasks = {stage: specs for stage in range(graph.root.stage) if (specs := self._schedule.specs(stage))}

@@ -69,13 +69,13 @@ class Mailing:
             yield command
 
     def send(self, commands: Sequence[SendTasks]) -> None:
-        """Send mail to nodes, several at a time where each takes long.
+        """Send mail to nodes, and write what it encloses for others to read; several at a time where each takes long.
 
         Raises:
-            StorageError: If mail cannot be written.
+            StorageError: If something cannot be written.
         """
-        sends = [functools.partial(self._send, command) for command in commands]
-        together(self._host, sends, at_once(self._view.store))
+        calls: list[Callable[[], None]] = [functools.partial(self._send, command) for command in commands]
+        together(self._host, calls + self._objects.unwritten(), at_once(self._view.store))
 
     def _send(self, command: SendTasks) -> None:
         for tasks in parcels(command.tasks):

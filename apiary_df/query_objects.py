@@ -92,6 +92,7 @@ class QueryObjects:
         self._manifest_bytes = 0
         # By stage and version: what was changed while the query runs lies beside what was announced at its start.
         self._fragments: dict[tuple[int, int], bytes] = {}
+        self._unwritten: list[Callable[[], None]] = []
         self._patience = patience or Patience(0.0, lambda: 0.0)
         self._query_id = query_id
         self._store = store
@@ -119,7 +120,9 @@ class QueryObjects:
         timeout_s: float | None,
         write: Write | None,
     ) -> None:
-        """Write what nodes need to know of the query: the fragments of what they run, and the manifest.
+        """Make ready what nodes need to know of the query: the fragments of what they run, and the manifest.
+
+        What is too large to go with each mail is written now, since nodes read it; the rest with the first mail.
 
         Args:
             stages: All stages but the root.
@@ -160,15 +163,17 @@ class QueryObjects:
         )
         self._manifest = manifest
         self._manifest_bytes = len(msgspec.json.encode(manifest))
-        writes: list[Callable[[], None]] = [
+        self._unwritten = [
             functools.partial(write_bytes, self._store, keys.plan(self._query_id, *which), plan)
             for which, plan in self._fragments.items()
         ]
-        writes.append(functools.partial(write_message, self._store, keys.manifest(self._query_id), manifest))
-        together(self._host, writes, at_once(self._store))
+        write_manifest = functools.partial(write_message, self._store, keys.manifest(self._query_id), manifest)
+        self._unwritten.append(write_manifest)
+        if not self._can_enclose(self._fragments):
+            self.write()
 
     def announce_fragment(self, stage: Stage, write: Write | None) -> None:
-        """Write the fragment of a stage that was changed, if that was not done; no task of it has been sent yet.
+        """Make ready the fragment of a stage that was changed, if that was not done; no task of it has been sent yet.
 
         Args:
             stage: The stage.
@@ -179,8 +184,24 @@ class QueryObjects:
         """
         if (stage.stage, stage.version) in self._fragments:
             return
+        which = stage.stage, stage.version
         plan = self._encode(stage, write)
-        write_bytes(self._store, keys.plan(self._query_id, stage.stage, stage.version), plan)
+        self._unwritten.append(functools.partial(write_bytes, self._store, keys.plan(self._query_id, *which), plan))
+        if not self._can_enclose((which,)):
+            self.write()
+
+    def unwritten(self) -> list[Callable[[], None]]:
+        """Return the writes of what was made ready since this was asked last, for the caller to make."""
+        writes, self._unwritten = self._unwritten, []
+        return writes
+
+    def write(self) -> None:
+        """Write what was made ready.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        together(self._host, self.unwritten(), at_once(self._store))
 
     def _encode(self, stage: Stage, write: Write | None) -> bytes:
         plan = codec.encode(stage.fragment if write is None else write.staged(stage.fragment))
@@ -237,10 +258,7 @@ class QueryObjects:
         Args:
             wanted: Stages of the mail's tasks, and the versions of their fragments.
         """
-        if not wanted or not self._fragments.keys() >= set(wanted):
-            return {}
-        size_bytes = self._manifest_bytes + sum(len(self._fragments[which]) for which in wanted)
-        if size_bytes > self._enclosed_bytes:
+        if not wanted or not self._fragments.keys() >= set(wanted) or not self._can_enclose(wanted):
             return {}
         fragments = tuple(
             StageFragment(stage=stage, version=version, plan=self._fragments[stage, version])
@@ -336,6 +354,11 @@ class QueryObjects:
         """
         return self._store.get_or_none(keys.lease(self._query_id)) is None
 
+    def _can_enclose(self, fragments: Iterable[tuple[int, int]]) -> bool:
+        """Whether the manifest and these fragments are small enough for each mail."""
+        size_bytes = self._manifest_bytes + sum(len(self._fragments[which]) for which in fragments)
+        return size_bytes <= self._enclosed_bytes
+
     def withdraw(self, *, keep: bool = False, stop: bool = False) -> None:
         """Remove lease, manifest and mail: a node that does not find the lease stops, and cleans up after itself.
 
@@ -353,7 +376,15 @@ class QueryObjects:
         finally:
             manifest = () if keep else (keys.manifest(self._query_id),)
             self._store.delete([keys.lease(self._query_id), *manifest])
-            self._store.delete(self._unread_mail())
+            self.take_mail_back()
+
+    def take_mail_back(self) -> None:
+        """Remove the mail that no node has read.
+
+        Raises:
+            StorageError: If it cannot be removed.
+        """
+        self._store.delete(self._unread_mail())
 
     def _was_read(self, record: CommitRecord | ErrorReport) -> None:
         """Note that the node has read, and therefore deleted, the mail that asked for an attempt."""

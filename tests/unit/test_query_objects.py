@@ -141,6 +141,11 @@ def test_mail_encloses_the_fragment_that_its_tasks_are_shares_of(store: Store, e
     mine = QueryObjects("q1", store, "s1", enclosed_bytes=enclosed_bytes)
     mine.announce([stage(0)], sql=None, settings={}, timeout_s=None, write=None)
     mine.announce_fragment(stage(2), None)
+    # What goes with the mail is not waited for before.
+    assert (store.get_or_none(keys.manifest("q1")) is None) == bool(enclosed_bytes)
+    mine.write()
+    assert store.get_or_none(keys.manifest("q1")) is not None
+    assert mine.unwritten() == []
     for version in (2, 0):
         mine.send(NODE, 0, [replace(first(0), spec=replace(first(0).spec, version=version))])
         assert read_bytes(store, keys.plan("q1", 0, version)) == codec.encode(stage(version).fragment)
