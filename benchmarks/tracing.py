@@ -34,7 +34,7 @@ SESSION: Mapping[str, Sequence[str]] = {
         "QueryRun._clean_up",
     ),
     "apiary_df.root": ("prepare_plan", "plan_root"),
-    "apiary_df.worker.bee": ("Engine",),
+    "apiary_df.worker.workbench": ("Engine",),
     "apiary_df.mailing": ("Mailing.send",),
     "apiary_df.query_objects": ("QueryObjects.take_lease", "QueryObjects.withdraw", "QueryObjects.remove"),
     "apiary_df.store": ("Store.put", "Store.create", "Store.get", "Store.list", "Store.delete", "Store.delete_prefix"),
