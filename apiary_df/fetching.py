@@ -86,6 +86,9 @@ def fetch(store: Store, reads: Sequence[Read], take: Take, reading: Reading) -> 
         StorageTransient: The store failed, still after the retries.
         StorageError: The store refused.
     """
+    if not reads:
+        # All came with the task: no event loop for nothing.
+        return {}
     if store.kind != "bucket":
         return _one_by_one(store, reads, take)
     fetcher = _Fetcher(store, take, reading, len(reads))
