@@ -44,6 +44,7 @@ from apiary_df.store import open_store
 from apiary_df.testing.slow import NotedRequest, SlowStore, sequences_of_stages
 from apiary_df.view import SwarmView
 from apiary_df.worker.node import Node
+from benchmarks.engines.client import as_installed
 from benchmarks.harness import (
     BENCH_FOLDER,
     environment,
@@ -137,9 +138,10 @@ def idle_requests(seconds: float) -> dict[str, float]:
 
 def first_row_s(lineitem: str) -> float:
     """Return the time from the start of a cold Python to the first row of a query on two node processes, in seconds."""
+    environ = as_installed()
     started_s = time.monotonic()
     command = [sys.executable, "-c", FIRST_ROW, str(NODES), lineitem, SQL]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         elapsed_s = time.monotonic() - started_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import selectors
@@ -24,6 +25,16 @@ _START_TIMEOUT_S = 300.0
 _CLOSE_TIMEOUT_S = 30.0
 _KILL_TIMEOUT_S = 10.0
 _LAST_WORDS_CHARS = 300
+
+
+def as_installed() -> dict[str, str]:
+    """Return the environment for a process in which this package starts as an installed one does: from bytecode.
+
+    Whoever installs a package has it compiled. In a source tree, whose Python may be told not to keep what it compiles,
+    every start of every process would compile all of it anew.
+    """
+    compileall.compile_dir(_REPOSITORY / "apiary_df", quiet=2)
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 class EngineFailed(Exception):
@@ -85,7 +96,10 @@ class EngineProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 bufsize=0,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_REPOSITORY), os.environ.get("PYTHONPATH", "")])},
+                env={
+                    **as_installed(),
+                    "PYTHONPATH": os.pathsep.join([str(_REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+                },
             )
         self._answers = b""
         try:
