@@ -304,6 +304,7 @@ class Settings:
             instead of as further stages, 0 to 1 TiB. 8 MiB: most aggregations end this way, after one stage.
         key_filter_bytes: Keys of one side of a join that a complete stage holds are handed to stages that make rows of
             the other side if they have at most so many bytes, 0 to 1 TiB; 0 hands none on. 4 MiB: each task reads them.
+            More are handed on if all bees' copies of them are an eighth of what is read, or less.
         key_filter_from_bytes: Only to stages that read at least so many bytes, 0 to 1 TiB. 16 MiB: below it there is
             less to save than a stage's round trip costs.
         broadcast_bytes: A side of a shuffled join that came out no larger is read whole by the tasks that make the

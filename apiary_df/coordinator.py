@@ -392,7 +392,7 @@ class QueryRun:
         if not self._schedule.open_tasks() and self._planning.rest_is_small(partials):
             self._planning.fold(partials)
             return self._handle(RestIsSmall())
-        stage = self._planning.next(command.stage, self._schedule.graph, partials, self._schedule.held)
+        stage = self._planning.next(command.stage, self._schedule.graph, partials, self._schedule.held, self._nodes())
         if isinstance(stage, Hold):
             return self._handle(StageHeld(stage=command.stage, until=stage.until))
         if isinstance(stage, Joined):

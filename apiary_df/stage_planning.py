@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from apiary_df.adapt.broadcasts import BroadcastOptions, Joined, join_or_hold
-from apiary_df.adapt.key_filters import Filtered, Hold, KeyFilter, KeyFilterOptions, hold_or_filter, key_filters
+from apiary_df.adapt.key_filters import (
+    Filtered,
+    Hold,
+    KeyFilter,
+    KeyFilterOptions,
+    Readers,
+    hold_or_filter,
+    key_filters,
+)
 from apiary_df.config import Settings
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.model import NodeInfo, PartialRef, TaskSpec
@@ -89,7 +97,12 @@ class StagePlanning:
         return (*self._left_out.values(), *self._changes.values())
 
     def next(
-        self, number: int, as_run: StageGraph, partials: Partials, held: Mapping[int, int]
+        self,
+        number: int,
+        as_run: StageGraph,
+        partials: Partials,
+        held: Mapping[int, int],
+        nodes: Sequence[NodeInfo],
     ) -> Stage | Hold | Joined:
         """Return a stage whose inputs are complete as it is to be run now, or what it should wait for or be part of.
 
@@ -98,6 +111,7 @@ class StagePlanning:
             as_run: The stages with all changes so far: what is done again still reads what it was changed to read.
             partials: What complete stages committed.
             held: Stages that wait already, and for which.
+            nodes: The nodes that may run it.
         """
         stage = self._graph.stages[number]
         joined = join_or_hold(
@@ -110,7 +124,13 @@ class StagePlanning:
         if self._filters is None:
             self._filters = key_filters(self._graph, self.key_options)
         decided = hold_or_filter(
-            as_run, stage, filters=self._filters, partials=partials, held=held, options=self.key_options
+            as_run,
+            stage,
+            filters=self._filters,
+            partials=partials,
+            held=held,
+            options=self.key_options,
+            readers=Readers.of(nodes),
         )
         if isinstance(decided, Hold):
             return decided

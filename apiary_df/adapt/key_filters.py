@@ -11,13 +11,13 @@ Nothing changes in what the other side's rows are, so whatever is left out here 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from apiary_df.adapt.columns import Column, Step, filtered_through, holding
 from apiary_df.adapt.dependencies import ancestors, committed_bytes, committed_rows, scanned_bytes, work_bytes
 from apiary_df.config import Settings, format_bytes
-from apiary_df.model import PartialRef
+from apiary_df.model import NodeInfo, PartialRef
 from apiary_df.plan import codec
 from apiary_df.plan.operators import is_null_aware, join_type
 from apiary_df.plan.stages import EXCHANGE_STORE_URL, ExchangeLeaf, Stage, StageGraph, Variant
@@ -36,9 +36,13 @@ class KeyFilterOptions:
     """When keys are handed on.
 
     Attributes:
-        most_bytes: Bytes that the keys have at most, with all else that their stage committed; 0 hands none on.
+        most_bytes: Bytes that the keys may have without a look at who is to read them, with all else that their stage
+            committed; 0 hands none on.
         from_bytes: Bytes that a stage must read for it to be given any.
-        least_gain: How many times as many bytes it must read as the keys have: every task of it reads all of them.
+        least_gain: How many times as many bytes it must read as the keys have; above ``most_bytes``, as all copies of
+            them have, since every bee reads all of them.
+        bee_share: Share of a bee's memory that keys above ``most_bytes`` may take: their hash table takes several times
+            as much, and cannot spill.
         most_kept: Share of a table's rows up to which a stage's rows are taken for few of the table's keys.
         most_waited: How many times as many bytes as it reads may have to be read before the keys for it are there.
         most_partials: Partials in which keys lie at most: every task makes a request for each.
@@ -48,6 +52,7 @@ class KeyFilterOptions:
     most_bytes: int
     from_bytes: int
     least_gain: float = 8
+    bee_share: float = 1 / 16
     most_kept: float = 0.3
     most_waited: float = 4
     most_partials: int = 256
@@ -57,6 +62,28 @@ class KeyFilterOptions:
     def of(cls, settings: Settings) -> KeyFilterOptions:
         """Return the options that a session's settings give."""
         return cls(most_bytes=settings.key_filter_bytes, from_bytes=settings.key_filter_from_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readers:
+    """Who would read keys that are handed on.
+
+    Attributes:
+        bees: All bees together.
+        bee_bytes: Memory of the smallest of them.
+    """
+
+    bees: int
+    bee_bytes: int
+
+    @classmethod
+    def of(cls, nodes: Iterable[NodeInfo]) -> Readers:
+        """Return what nodes come to."""
+        working = [node for node in nodes if node.bees_total]
+        return cls(
+            bees=sum(node.bees_total for node in working),
+            bee_bytes=min((node.memory_per_bee for node in working), default=0),
+        )
 
 
 Path = tuple[int, ...]
@@ -304,6 +331,7 @@ def hold_or_filter(
     partials: Mapping[int, Sequence[PartialRef]],
     held: Mapping[int, int],
     options: KeyFilterOptions,
+    readers: Readers,
 ) -> Hold | Filtered | None:
     """Return what is to become of a stage whose inputs are complete, before it is planned; None if nothing is.
 
@@ -314,12 +342,13 @@ def hold_or_filter(
         partials: What complete stages committed.
         held: Stages that wait already, and for which.
         options: When keys are handed on.
+        readers: Who is to run the stage.
     """
     mine = [filter_ for filter_ in filters if filter_.target.stage == stage.stage]
     reads_bytes = scanned_bytes(stage) + sum(committed_bytes(partials[number]) for number in stage.inputs)
     if not mine or reads_bytes < options.from_bytes:
         return None
-    ready = [filter_ for filter_ in mine if _is_small(filter_.source, partials, reads_bytes, options)]
+    ready = [filter_ for filter_ in mine if _is_small(filter_.source, partials, reads_bytes, options, readers)]
     if ready:
         best = min(ready, key=lambda f: (committed_rows(partials[f.source.stage]), f.source.stage))
         at_once = [f for f in ready if f.source.stage == best.source.stage]
@@ -345,13 +374,22 @@ def _is_mutual(graph: StageGraph, stage: Stage, source: int, filters: Sequence[K
 
 
 def _is_small(
-    source: KeySource, partials: Mapping[int, Sequence[PartialRef]], reads_bytes: int, options: KeyFilterOptions
+    source: KeySource,
+    partials: Mapping[int, Sequence[PartialRef]],
+    reads_bytes: int,
+    options: KeyFilterOptions,
+    readers: Readers,
 ) -> bool:
     made = partials.get(source.stage)
     if made is None or len(made) > options.most_partials:
         return False
     size_bytes = committed_bytes(made)
-    if size_bytes > options.most_bytes or size_bytes * options.least_gain > reads_bytes:
+    copies = 1
+    if size_bytes > options.most_bytes:
+        copies = readers.bees
+        if size_bytes > readers.bee_bytes * options.bee_share:
+            return False
+    if size_bytes * copies * options.least_gain > reads_bytes:
         return False
     return source.table_rows is None or committed_rows(made) <= options.most_kept * source.table_rows
 

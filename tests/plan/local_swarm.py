@@ -175,7 +175,7 @@ class LocalSwarm:
         tasks: dict[int, tuple[TaskSpec, ...]] = {}
         planning = StagePlanning(planned.graph, Settings(), FooterCache(), None)
         planning.key_options, planning.broadcast_options = self.key_filters, self.broadcasts
-        for stage in _in_order(planning, planned.graph, partials):
+        for stage in _in_order(planning, planned.graph, partials, self.nodes):
             if fold_after is not None and len(partials) >= fold_after and planning.can_fold(partials):
                 planning.fold(partials)
                 break
@@ -196,7 +196,10 @@ class LocalSwarm:
 
 
 def _in_order(
-    planning: StagePlanning, graph: StageGraph, partials: Mapping[int, tuple[PartialRef, ...]]
+    planning: StagePlanning,
+    graph: StageGraph,
+    partials: Mapping[int, tuple[PartialRef, ...]],
+    nodes: Sequence[NodeInfo],
 ) -> Iterator[Stage]:
     """Yield the stages that are run but for the root, each when it may be, as it is to be run then.
 
@@ -204,6 +207,7 @@ def _in_order(
         planning: What decides about it.
         graph: The stages.
         partials: What was committed; the caller adds to it.
+        nodes: Who would run them.
     """
     held: dict[int, int] = {}
     as_run = graph
@@ -211,7 +215,7 @@ def _in_order(
     while open_:
         known = [as_run.stages[number] for number in open_]
         number = next(s.stage for s in known if partials.keys() >= {*s.inputs} and held.get(s.stage, -1) not in open_)
-        found = planning.next(number, as_run, partials, held)
+        found = planning.next(number, as_run, partials, held, nodes)
         if isinstance(found, Hold):
             assert found.until in open_
             held[number] = found.until

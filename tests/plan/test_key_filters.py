@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apiary_df.adapt.key_filters import Hold, KeyFilterOptions, hold_or_filter, key_filters
+from apiary_df.adapt.dependencies import scanned_bytes
+from apiary_df.adapt.key_filters import Filtered, Hold, KeyFilterOptions, Readers, hold_or_filter, key_filters
 from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
+from apiary_df.model import PartialRef, Segment
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.stages import ExchangeLeaf
 from apiary_df.planning import RunsOnSwarm
@@ -30,6 +32,8 @@ ALWAYS = KeyFilterOptions(
     any_stage=True,
 )
 """Wherever it is right at all."""
+
+NOBODY = Readers(bees=0, bee_bytes=0)
 
 FILTERED_TPCH = {17, 18, 20, 21}
 """TPC-H queries in which a stage that leaves rows out is worth waiting for."""
@@ -174,10 +178,36 @@ def test_many_keys_are_not_handed_on(tmp_path: Path) -> None:
     ctx = joined(KEYS["numbers"], tmp_path)
     sql = "SELECT * FROM (SELECT * FROM few WHERE n < 2) f JOIN many m ON f.k = m.k"
     assert swarm(ctx, tmp_path, ALWAYS).run(sql).changes
-    assert not swarm(ctx, tmp_path, replace(ALWAYS, most_bytes=1)).run(sql).changes
+    above = replace(ALWAYS, most_bytes=1)
+    assert swarm(ctx, tmp_path, above).run(sql).changes
+    assert not swarm(ctx, tmp_path, replace(above, bee_share=0.0)).run(sql).changes
     assert not swarm(ctx, tmp_path, replace(ALWAYS, most_partials=0)).run(sql).changes
     assert not swarm(ctx, tmp_path, replace(ALWAYS, most_kept=0.0)).run(sql).changes
     assert not swarm(ctx, tmp_path, replace(ALWAYS, from_bytes=1 << 40)).run(sql).changes
+
+
+def test_above_the_limit_the_copies_of_all_bees_count(tmp_path: Path) -> None:
+    ctx = joined(KEYS["numbers"], tmp_path)
+    sql = "SELECT * FROM (SELECT * FROM few WHERE n < 2) f JOIN many m ON f.k = m.k"
+    planned = swarm(ctx, tmp_path).plan(sql)
+    assert isinstance(planned, RunsOnSwarm)
+    graph = planned.graph
+    filter_ = key_filters(graph, ALWAYS)[0]
+    target, source = graph.stages[filter_.target.stage], filter_.source.stage
+    segment = Segment(partition=0, offset=0, length=scanned_bytes(target) // 20, rows=1, checksum="")
+    partial = PartialRef(key="p", length=segment.length, footer_offset=0, footer_checksum="", segments=(segment,))
+    options = replace(ALWAYS, most_bytes=1, least_gain=4)
+
+    def decided(bees: int, bee_bytes: int = 1 << 40) -> object:
+        readers = Readers(bees=bees, bee_bytes=bee_bytes)
+        partials = {source: (partial,)}
+        return hold_or_filter(
+            graph, target, filters=(filter_,), partials=partials, held={}, options=options, readers=readers
+        )
+
+    assert isinstance(decided(bees=5), Filtered)
+    assert decided(bees=6) is None
+    assert decided(bees=1, bee_bytes=segment.length) is None
 
 
 def test_nothing_waits_for_a_stage_that_was_changed_to_read_it(tpch: datafusion.SessionContext, tmp_path: Path) -> None:
@@ -187,7 +217,7 @@ def test_nothing_waits_for_a_stage_that_was_changed_to_read_it(tpch: datafusion.
     filters = key_filters(graph, ALWAYS)
     held = {}
     for stage in (s for s in graph.stages[:-1] if not s.inputs):
-        decided = hold_or_filter(graph, stage, filters=filters, partials={}, held={}, options=ALWAYS)
+        decided = hold_or_filter(graph, stage, filters=filters, partials={}, held={}, options=ALWAYS, readers=NOBODY)
         if isinstance(decided, Hold):
             held[stage.stage] = decided.until
     assert held
@@ -195,5 +225,7 @@ def test_nothing_waits_for_a_stage_that_was_changed_to_read_it(tpch: datafusion.
         # As after the loss of what both had read: the other one's keys had come from here.
         reader = graph.stages[until]
         changed = graph.with_stage(replace(reader, leaves=(*reader.leaves, ExchangeLeaf(stage=number, ordered=False))))
-        again = hold_or_filter(changed, graph.stages[number], filters=filters, partials={}, held={}, options=ALWAYS)
+        again = hold_or_filter(
+            changed, graph.stages[number], filters=filters, partials={}, held={}, options=ALWAYS, readers=NOBODY
+        )
         assert not isinstance(again, Hold) or again.until != until
