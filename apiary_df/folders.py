@@ -94,38 +94,40 @@ def write_file(path: str, data: bytes | memoryview, *, replace: bool) -> None:
         FileExistsError: If there is one, and it is not to be replaced.
         OSError: If it cannot be written.
     """
-    staged = f"{path}#{secrets.randbelow(10**18)}"
-    try:
-        _write_new(staged, data)
-        if replace:
-            os.replace(staged, path)  # noqa: PTH105 - paths are strings here, since making objects of them takes longer
-        else:
+    for _ in range(_FOLDER_TRIES):
+        staged = f"{path}#{secrets.randbelow(10**18)}"
+        try:
+            _write_new(staged, data)
+            if replace:
+                os.replace(staged, path)  # noqa: PTH105 - paths are strings here: objects of them take longer to make
+                return
             os.link(staged, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(staged)  # noqa: PTH108
-        raise
-    if not replace:
-        os.unlink(staged)  # noqa: PTH108
+        except FileNotFoundError:
+            # The folder, or what was staged in it, was removed by who found nothing there that is to stay.
+            with suppress(FileNotFoundError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        except BaseException:
+            _remove_staged(staged)
+            raise
+        else:
+            _remove_staged(staged)
+            return
+    raise FileNotFoundError(f"the folder of {path} was removed {_FOLDER_TRIES} times while it was to be written to")
+
+
+def _remove_staged(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)  # noqa: PTH108
 
 
 def _write_new(path: str, data: bytes | memoryview) -> None:
-    descriptor = _created(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         left = memoryview(data)
         while left:
             left = left[os.write(descriptor, left) :]
     finally:
         os.close(descriptor)
-
-
-def _created(path: str) -> int:
-    for _ in range(_FOLDER_TRIES):
-        try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
-    raise FileNotFoundError(f"the folder of {path} was removed {_FOLDER_TRIES} times while it was to be written to")
 
 
 def remove_file(path: str) -> None:
