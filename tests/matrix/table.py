@@ -118,7 +118,7 @@ PLACES: Mapping[str, Place] = {
         ),
         Place(name="file published", who="session", request="move", key="*", shapes=_WRITES),
         Place(name="verdict created", who="session", request="create", key="_apiary_*/verdict", shapes=_WRITES),
-        Place(name="manifest removed", who="session", request="delete", key="*/manifest.json"),
+        Place(name="manifest removed", who="session", request="delete", key="*/manifest.json", shapes=_WRITES),
         Place(name="note removed", who="session", request="delete", key="_writes/*", shapes=_WRITES),
         Place(name="objects removed", who="session", request="delete", key="*/partial_*"),
         Place(name="within a task", who="node", request="run", key=""),
