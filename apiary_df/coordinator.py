@@ -117,7 +117,6 @@ class QueryRun:
         host: Host = SYSTEM,
     ) -> None:
         self.query_id = new_query_id()
-        self.schema = query.schema
         self._query = query
         self._view = view
         self._store = view.store.counting()
@@ -197,6 +196,15 @@ class QueryRun:
             None if gather is None else HandingOver(gather, query.graph.stages[gather.stage], self._schedule, self.root)
         )
         self._batches = self._run()
+
+    @functools.cached_property
+    def schema(self) -> pa.Schema:
+        """Schema of the result.
+
+        Raises:
+            SqlError: If DataFusion cannot tell it after all.
+        """
+        return self._query.schema()
 
     # -- as an iterator -----------------------------------------------------------------------------------------------
 
@@ -476,6 +484,8 @@ class QueryRun:
     def _look(self, wait_s: float | None) -> list[Event]:
         """Wait so long, or for as long as is due, and return what has happened meanwhile."""
         self._tell("running")
+        # Now that nodes have something to do.
+        _ = self.schema
         due_s = self._pace.wait_s(self._host.now_s()) if wait_s is None else wait_s
         if self._bell.wait(self._cancelled, due_s):
             return [Cancelled()]

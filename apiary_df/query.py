@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ class Query:
         sql: Its text, for reports; None if it came as a DataFrame.
         graph: Its stages.
         settings: DataFusion options under which every task runs.
-        schema: Schema of the result.
+        schema: Gives the schema of the result; asked once, while nodes are at work: DataFusion takes its time for it.
         reason: Why it is distributed.
         functions: The Python functions that its tasks run: only nodes that allow them are given any.
         places: What its tasks read and write: only nodes that may are given any.
@@ -31,7 +31,7 @@ class Query:
     sql: str | None
     graph: StageGraph
     settings: Mapping[str, str]
-    schema: pa.Schema
+    schema: Callable[[], pa.Schema]
     reason: str
     functions: tuple[PythonFunction, ...] = ()
     places: frozenset[Place | None] = frozenset()

@@ -317,7 +317,7 @@ class SessionSwarm:
             sql=self._sql_of(df),
             graph=plan.graph,
             settings=plan.settings,
-            schema=df.schema() if session is None else batch_schema(session, df),
+            schema=df.schema if session is None else functools.partial(batch_schema, session, df),
             reason=reason,
             functions=plan.functions,
             places=places_of(plan.graph),

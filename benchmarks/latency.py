@@ -223,7 +223,9 @@ def _grouped(folder: Path) -> Query:
     plan = SwarmPlanner(ctx, lambda _: None).plan(df.logical_plan(), RewriteOptions(partitions=NODES, small_bytes=0))
     if not isinstance(plan, RunsOnSwarm):
         raise SystemExit(f"the aggregate was not divided: {plan.reason}")
-    return Query(sql=GROUPED, graph=plan.graph, settings=plan.settings, schema=batch_schema(ctx, df), reason="measured")
+    return Query(
+        sql=GROUPED, graph=plan.graph, settings=plan.settings, schema=lambda: batch_schema(ctx, df), reason="measured"
+    )
 
 
 def main(

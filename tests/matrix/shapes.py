@@ -82,7 +82,7 @@ def _planned(ctx: datafusion.SessionContext, planner: SwarmPlanner, shape: str, 
     plan = planner.plan(df.logical_plan(), RewriteOptions(partitions=2, small_bytes=0))
     assert isinstance(plan, RunsOnSwarm), plan
     query = Query(
-        sql=sql, graph=plan.graph, settings=plan.settings, schema=batch_schema(ctx, df), reason="it is a test's"
+        sql=sql, graph=plan.graph, settings=plan.settings, schema=lambda: batch_schema(ctx, df), reason="it is a test's"
     )
     writes = shape == "write"
     answer = ctx.sql("SELECT k, v FROM facts" if writes else sql).to_arrow_table()

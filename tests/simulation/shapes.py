@@ -110,7 +110,7 @@ def ask(shape: str, cells: int, random: Random) -> Ask:
         sql=SHAPES[shape],
         graph=StageGraph(stages=stages),
         settings=settings,
-        schema=SCHEMA,
+        schema=lambda: SCHEMA,
         reason="it is simulated",
     )
     ids = range(cells * IDS_PER_CELL)

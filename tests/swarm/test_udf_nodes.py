@@ -119,7 +119,7 @@ def run_unchecked(session: SessionContext, swarm: LocalSwarm, sql: str) -> Query
     assert isinstance(planned, RunsOnSwarm)
     assert planned.functions
     query = Query(
-        sql=sql, graph=planned.graph, settings=planned.settings, schema=session.sql(sql).schema(), reason="forced"
+        sql=sql, graph=planned.graph, settings=planned.settings, schema=session.sql(sql).schema, reason="forced"
     )
     view = SwarmView(swarm.store, "session-unchecked", session.settings)
     return QueryRun(query, view, session.settings, FooterCache())
