@@ -93,6 +93,8 @@ class QueryObjects:
         # By stage and version: what was changed while the query runs lies beside what was announced at its start.
         self._fragments: dict[tuple[int, int], bytes] = {}
         self._unwritten: list[Callable[[], None]] = []
+        self._has_others = False
+        self._sent = 0
         self._patience = patience or Patience(0.0, lambda: 0.0)
         self._query_id = query_id
         self._store = store
@@ -140,6 +142,7 @@ class QueryObjects:
                 raise InternalError(f"stage {stage.stage} was cut without a schema")
             if not stage.in_session:
                 self._encode(stage, write)
+            self._has_others |= stage.in_session
             entries.append(
                 StageEntry(
                     stage=stage.stage,
@@ -249,6 +252,7 @@ class QueryObjects:
         number = send(self._store, node_id, first_number, mail)
         key = keys.inbox(node_id, number)
         self._mail[key] = mail
+        self._sent += len(mail.tasks)
         self._asked_in.update(((task.spec.stage, task.spec.task, task.attempt), key) for task in mail.tasks)
         return number
 
@@ -371,6 +375,7 @@ class QueryObjects:
         """
         try:
             if keep or stop:
+                self._has_others = True
                 cancel = Cancel(query_id=self._query_id, by=self._coordinator)
                 write_message(self._store, keys.cancel(self._query_id), cancel)
         finally:
@@ -432,7 +437,25 @@ class QueryObjects:
         Raises:
             StorageError: If it cannot be removed.
         """
-        self._store.delete_prefix(keys.query_prefix(self._query_id))
+        known = self._known()
+        if known is None or self._store.kind == "folder":
+            # In a folder, the folder goes as well.
+            self._store.delete_prefix(keys.query_prefix(self._query_id))
+        else:
+            self._store.delete(known)
+
+    def _known(self) -> list[str] | None:
+        """Return the keys of all that is left, if that needs no listing: all that was asked for was committed once."""
+        if self._has_others or self._asked_in or len(self.commits) != self._sent:
+            return None
+        query_id = self._query_id
+        found = [keys.lease(query_id), keys.manifest(query_id)]
+        found += (keys.plan(query_id, *which) for which in self._fragments)
+        for key, record in self.commits.items():
+            found.append(keys.commit(query_id, key.stage, key.task, record.epoch))
+            if record.partial.data is None:
+                found.append(record.partial.key)
+        return found
 
 
 def parcels(tasks: Iterable[Dispatch]) -> Iterator[tuple[Dispatch, ...]]:

@@ -21,6 +21,7 @@ from apiary_df.errors import (
     ObjectDamaged,
     QueryCancelled,
     RootsRefused,
+    StorageError,
 )
 from apiary_df.host import Event, Host
 from apiary_df.model import TaskSpec
@@ -137,7 +138,13 @@ class Attempts:
         except BaseException as error:  # defects, and panics of native code, which are no Exception
             logger.exception("node %s: task %s raised what it should not", self._node_id, order.key)
             self._report(order, InternalError(f"{type(error).__name__}: {error}"), started_s)
-        if not self._is_wanted(order.query_id):
+        try:
+            wanted = self._is_wanted(order.query_id)
+        except StorageError as error:
+            # The attempt is recorded, and its record stands: not to know whether it is wanted is no failure of it.
+            logger.warning("node %s cannot look whether task %s is still wanted: %s", self._node_id, order.key, error)
+            return
+        if not wanted:
             self._discard(order, query, committed=committed)
 
     # -- what is known of queries -------------------------------------------------------------------------------------
