@@ -112,17 +112,23 @@ def small_query(lineitem: str, repeat: int) -> Small:
     )
 
 
-def requests_in_a_row(request_s: float = REQUEST_S) -> dict[int, list[str]]:
-    """Return, for each stage of an aggregate, the requests that it waits for one after the other."""
+def requests_in_a_row(request_s: float = REQUEST_S) -> tuple[dict[int, list[str]], float]:
+    """Return, for each stage of an aggregate, the requests that it waits for one after the other.
+
+    Returns:
+        These; and how many such requests the whole query lasts, its beginning and its end included.
+    """
     settings = Settings(small_bytes=0, finish_here_bytes=0, min_task_bytes=0, speculate=False)
     noted: list[NotedRequest] = []
     with tempfile.TemporaryDirectory(prefix="apiary-latency-") as folder, _nodes(noted, request_s, settings) as view:
         query = _grouped(Path(folder))
-        begun = len(noted)
+        begun, begun_s = len(noted), time.monotonic()
         for _ in QueryRun(query, view, settings.for_store("bucket"), FooterCache()):
             continue
+        lasted_s = time.monotonic() - begun_s
         rows = sequences_of_stages(noted[begun:], view.node_id)
-    return {stage: [f"{r.process} {r.verb} {r.key}" for r in row] for stage, row in rows.items()}
+    shown = {stage: [f"{r.process} {r.verb} {r.key}" for r in row] for stage, row in rows.items()}
+    return shown, lasted_s / request_s
 
 
 def idle_requests(seconds: float) -> dict[str, float]:
@@ -250,16 +256,23 @@ def main(
         f"small query, median of {repeat}: {small.difference_ms:.1f} ms over {small.single_ms:.1f} ms in one process "
         f"(fastest runs: {small.least_difference_ms:.1f} ms)"
     )
-    rows = requests_in_a_row()
+    rows, lasts = requests_in_a_row()
     for stage, row in rows.items():
         console.print(f"stage {stage} of an aggregate waits for {len(row)} requests in a row")
+    console.print(f"all of it lasts as long as {lasts:.1f} requests of {REQUEST_S * 1000:.0f} ms")
     idle = idle_requests(idle_s)
     shown = ", ".join(f"{count:,.0f} {verb}" for verb, count in idle.items())
     console.print(f"an hour of an idle node on a bucket, from its first {idle_s:.0f} s: {shown}")
     first_rows = [first_row_s(lineitem) for _ in range(spawns)]
     console.print(f"cold Python to first row, {NODES} node processes: {statistics.median(first_rows):.2f} s (median)")
     if json is not None:
-        figures = {"small_query": small, "requests_in_a_row": rows, "idle_an_hour": idle, "first_row_s": first_rows}
+        figures = {
+            "small_query": small,
+            "requests_in_a_row": rows,
+            "lasts_requests": lasts,
+            "idle_an_hour": idle,
+            "first_row_s": first_rows,
+        }
         write_json(json, {"benchmark": "latency", "repeat": repeat, "nodes": NODES, **facts, **figures})
 
 

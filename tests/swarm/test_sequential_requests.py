@@ -13,6 +13,7 @@ from matrix.shapes import Planned, plan_shapes
 from apiary_df.config import Settings
 from apiary_df.coordinator import QueryRun
 from apiary_df.footers import FooterCache
+from apiary_df.protocol import keys
 from apiary_df.store import open_store
 from apiary_df.testing.slow import NotedRequest, SlowStore, sequences_of_stages
 from apiary_df.view import SwarmView
@@ -86,3 +87,20 @@ def test_what_a_stage_waits_for_is_no_more_than_it_must(swarm: Swarm, shape: str
         assert len(row) == most, f"stage {stage}: {shown}"
     if swarm.inlines:
         assert all(len(row) == SMALL for row in stages.values())
+
+
+def test_a_query_waits_for_little_before_its_first_stage_and_after_its_last(swarm: Swarm, tmp_path: Path) -> None:
+    begun = len(swarm.noted)
+    rows, _ = swarm.run(plan_shapes(tmp_path)["aggregate"])
+    assert rows
+    own = [request for request in swarm.noted[begun:] if request.process == "session"]
+    manifest = next(request for request in own if request.key.endswith("/manifest.json") and request.verb == "put")
+    mail = next(request for request in own if request.verb == "create")
+    # What the mail encloses is written beside it.
+    assert manifest.start_s < mail.end_s
+    assert mail.start_s < manifest.end_s
+    # What it leaves is known, and needs no listing.
+    prefix = keys.query_prefix(manifest.key.split("/")[1])
+    ending = [request.verb for request in own if request.key.startswith(prefix) and request.verb in ("list", "delete")]
+    assert ending == ["delete"]
+    assert swarm.view.store.list(prefix) == []
