@@ -310,6 +310,11 @@ class Settings:
         broadcast_bytes: A side of a shuffled join that came out no larger is read whole by the tasks that make the
             other side, which is then not shuffled, 0 to 1 TiB; 0: never. 4 MiB: each task reads all of it.
         broadcast_from_bytes: Only if these read at least so many bytes, 0 to 1 TiB. 16 MiB, as above.
+        skew_factor: A shuffle partition of more than so many times the bytes of its stage's median is dealt out to
+            several tasks, where a join lets its rows fare by themselves, 0 to 1000; 0: never. 5: what is less skewed
+            is even enough once there are a few partitions for each bee.
+        skew_from_bytes: Only if it has more than so many bytes, 0 to 1 TiB; each task is to read about as many.
+            64 MiB: below it a task takes no longer than a second or two, and other inputs would be read again for that.
         min_cell_bytes: Files are not cut into cells smaller than this, 1 byte to 1 TiB, even where that leaves some
             bees without one; it wins over ``target_cell_bytes``. 256 KiB: less costs more to open than to read.
         target_cell_bytes: Cells above this are split at row groups, 1 byte to 1 TiB. 32 MiB give a few tasks
@@ -405,6 +410,8 @@ class Settings:
     key_filter_from_bytes: int = _setting(16 * MIB, "bytes", 0, TIB)
     broadcast_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     broadcast_from_bytes: int = _setting(16 * MIB, "bytes", 0, TIB)
+    skew_factor: float = _setting(5.0, "factor", 0, 1000)
+    skew_from_bytes: int = _setting(64 * MIB, "bytes", 0, TIB)
     min_cell_bytes: int = _setting(MIN_CELL_BYTES, "bytes", 1, TIB)
     target_cell_bytes: int = _setting(32 * MIB, "bytes", 1, TIB)
     local_bees: int = _setting(0, "count", 0, 1024)

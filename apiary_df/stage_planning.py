@@ -20,6 +20,7 @@ from apiary_df.adapt.key_filters import (
     hold_or_filter,
     key_filters,
 )
+from apiary_df.adapt.skew import Skewed, SkewOptions, skewed_partitions, told
 from apiary_df.config import Settings
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.model import NodeInfo, PartialRef, TaskSpec
@@ -27,6 +28,7 @@ from apiary_df.plan.fold import can_fold, fold, remaining_bytes
 from apiary_df.plan.gather import early_gather
 from apiary_df.plan.stages import Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
+from apiary_df.planner import extract_alive_nodes
 from apiary_df.report import Change
 from apiary_df.store_options import StoreOptions
 from apiary_df.tasks import TaskOptions, plan_in_session, plan_stage
@@ -50,6 +52,7 @@ class StagePlanning:
         key_options: When keys of one stage are handed to another.
         early: What the root hands over as tasks commit; None if it waits for all of them.
         broadcast_options: When rows are joined where they are made.
+        skew_options: When rows of a partition are dealt out to several tasks.
     """
 
     def __init__(
@@ -64,9 +67,11 @@ class StagePlanning:
         self._filters: tuple[KeyFilter, ...] | None = None
         self.key_options = KeyFilterOptions.of(settings)
         self.broadcast_options = BroadcastOptions.of(settings)
+        self.skew_options = SkewOptions.of(settings)
         self._versions: dict[int, list[PlanNode]] = {}
         self._changes: dict[int, Change] = {}
         self._left_out: dict[int, Change] = {}
+        self._dealt: dict[int, Change] = {}
         self.root = graph.root
         self.folded: tuple[int, ...] = ()
         self.early = early_gather(graph, enabled=settings.stream_result)
@@ -94,7 +99,7 @@ class StagePlanning:
     @property
     def changes(self) -> tuple[Change, ...]:
         """How stages are run otherwise than they were cut."""
-        return (*self._left_out.values(), *self._changes.values())
+        return (*self._left_out.values(), *self._changes.values(), *self._dealt.values())
 
     def next(
         self,
@@ -169,7 +174,24 @@ class StagePlanning:
         starts = row_group_starts(
             stage, nodes, self._footers, self._options, min_cell_bytes=self._settings.min_cell_bytes
         )
-        return plan_stage(stage, nodes, partials, starts, TaskOptions.of(self._settings, early=early))
+        skewed = self.skewed(stage, nodes, partials)
+        options = TaskOptions.of(self._settings, early=early)
+        return plan_stage(stage, nodes, partials, starts, options, skewed=skewed)
+
+    def skewed(self, stage: Stage, nodes: Sequence[NodeInfo], partials: Partials) -> Skewed:
+        """Return the partitions of a stage that are far larger than their siblings, and note what is done about it.
+
+        Args:
+            stage: The stage, as it is to be run.
+            nodes: All nodes that may be given tasks of the query.
+            partials: What complete stages committed.
+        """
+        bees = sum(node.bees_total for node in extract_alive_nodes(nodes))
+        found = skewed_partitions(stage, partials, bees, self.skew_options)
+        self._dealt.pop(stage.stage, None)
+        if what := told(stage, found):
+            self._dealt[stage.stage] = Change(stage=stage.stage, what=what)
+        return found
 
     def task_of_session(self, stage: Stage, node_id: str) -> tuple[TaskSpec, ...]:
         """Return the one task of a stage that the session, of this id, runs itself."""

@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import itemgetter
+from types import MappingProxyType
 
+from apiary_df.adapt.skew import Skewed, SkewedPartition
 from apiary_df.config import MIN_CELL_BYTES, Settings
 from apiary_df.costs import ShufflePlanning
 from apiary_df.errors import NoAliveNodes
@@ -45,6 +47,9 @@ INLINE_STAGE_BYTES = 64 << 10
 
 MIN_INLINE_BYTES = 1 << 10
 """Less than this is room for no partial: head and footer alone take it."""
+
+EVEN: Skewed = MappingProxyType({})
+"""No partition is far larger than its siblings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +127,8 @@ def plan_stage(
     partials: Mapping[int, Sequence[PartialRef]],
     row_group_starts: Mapping[str, Sequence[int]],
     options: TaskOptions,
+    *,
+    skewed: Skewed = EVEN,
 ) -> tuple[TaskSpec, ...]:
     """Return the tasks of a stage.
 
@@ -131,6 +138,7 @@ def plan_stage(
         partials: For each input stage, its tasks' committed partials, in task order.
         row_group_starts: File URL to the first byte of each row group, for Parquet files that may be split.
         options: Settings.
+        skewed: Partitions of the stage that are far larger than their siblings.
 
     Raises:
         NoAliveNodes: If no alive node has a bee.
@@ -139,7 +147,7 @@ def plan_stage(
     if not workers:
         seen = ", ".join(f"{n.node_id} ({n.state.value}, {n.bees_total} bees)" for n in nodes) or "none"
         raise NoAliveNodes(f"cannot plan stage {stage.stage}: no alive node has a bee; nodes seen: {seen}")
-    planner = _StagePlanner(stage, workers, partials, row_group_starts, options)
+    planner = _StagePlanner(stage, workers, partials, row_group_starts, options, skewed=skewed)
     specs = [spec for variant in stage.variants for spec in planner.variant(variant)]
     inline_bytes = inline_bytes_of(len(specs), options.inline_partial_bytes)
     return tuple(replace(spec, task=number, inline_bytes=inline_bytes) for number, spec in enumerate(specs))
@@ -183,12 +191,15 @@ class _StagePlanner:
         partials: Mapping[int, Sequence[PartialRef]],
         row_group_starts: Mapping[str, Sequence[int]],
         options: TaskOptions,
+        *,
+        skewed: Skewed = EVEN,
     ) -> None:
         self._stage = stage
         self._workers = workers
         self._partials = partials
         self._row_group_starts = row_group_starts
         self._options = options
+        self._skewed = skewed
         self._balance = Balance(workers)
         self._by_partition: dict[int, dict[int, list[tuple[int, SegmentRef]]]] = {}
 
@@ -312,16 +323,38 @@ class _StagePlanner:
                     sizes[segment.partition] += segment.length
         specs: list[TaskSpec] = []
         least_bytes = 0 if self._stage.rests_on_partition_order else self._options.min_task_bytes
-        for group in _grouped(sizes, least_bytes):
-            exchanges = [
-                ExchangeInput(leaf=index, segments=self._segments_of(leaf, group), ordered=leaf.ordered)
-                for index in variant.split
-                if isinstance(leaf := self._stage.leaves[index], ExchangeLeaf)
-            ]
+        skewed = {found.partition: found for found in self._skewed.get(variant, ())}
+        dealt = {partition for partition, found in skewed.items() if found.parts}
+        for group in _grouped(sizes, least_bytes, dealt):
+            if group[0] in dealt:
+                specs += self._parts(variant, base, skewed[group[0]])
+                continue
+            exchanges = self._inputs(variant, group)
             size = sum(sizes[p] for p in group)
             spec = replace(base, exchanges=(*base.exchanges, *exchanges), input_bytes=base.input_bytes + size)
             label = f"partition {group[0]}" if len(group) == 1 else f"partitions {group[0]}..{group[-1]}"
-            specs.append(self._placed(spec, f"{label} of {variant.partitions}, least loaded"))
+            whole = "".join(f"; {skewed[p].why}" for p in group if p in skewed)
+            specs.append(self._placed(spec, f"{label} of {variant.partitions}, least loaded{whole}"))
+        return specs
+
+    def _inputs(self, variant: Variant, partitions: Sequence[int]) -> list[ExchangeInput]:
+        """Return what a task reads of the variant's split leaves that has all of some partitions."""
+        return [
+            ExchangeInput(leaf=index, segments=self._segments_of(leaf, partitions), ordered=leaf.ordered)
+            for index in variant.split
+            if isinstance(leaf := self._stage.leaves[index], ExchangeLeaf)
+        ]
+
+    def _parts(self, variant: Variant, base: TaskSpec, skewed: SkewedPartition) -> list[TaskSpec]:
+        """Return the tasks that one partition is dealt out to."""
+        inputs = self._inputs(variant, [skewed.partition])
+        specs: list[TaskSpec] = []
+        for number, part in enumerate(skewed.parts):
+            shares = [replace(read, segments=part) if read.leaf == skewed.leaf else read for read in inputs]
+            size = sum(ref.segment.length for read in shares for ref in read.segments)
+            spec = replace(base, exchanges=(*base.exchanges, *shares), input_bytes=base.input_bytes + size)
+            label = f"part {number + 1} of {len(skewed.parts)} of partition {skewed.partition} of {variant.partitions}"
+            specs.append(self._placed(spec, f"{label}, least loaded"))
         return specs
 
     def _combining(self, variant: Variant) -> list[TaskSpec]:
@@ -402,14 +435,14 @@ def contiguous_shares(shares: Sequence[Sequence[CellInfo]]) -> list[tuple[CellIn
     return dealt
 
 
-def _grouped(sizes_bytes: Sequence[int], min_task_bytes: int) -> list[list[int]]:
-    """Put adjacent partitions together until a group reaches the least size worth a task."""
+def _grouped(sizes_bytes: Sequence[int], min_task_bytes: int, alone: Collection[int]) -> list[list[int]]:
+    """Put adjacent partitions together until a group reaches the least size worth a task; some stay alone."""
     groups: list[list[int]] = []
     filled = min_task_bytes
     for partition, size in enumerate(sizes_bytes):
-        if filled >= min_task_bytes:
+        if filled >= min_task_bytes or partition in alone:
             groups.append([])
             filled = 0
         groups[-1].append(partition)
-        filled += size
+        filled = min_task_bytes if partition in alone else filled + size
     return groups

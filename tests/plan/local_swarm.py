@@ -21,6 +21,7 @@ from pyarrow import ipc
 
 from apiary_df.adapt.broadcasts import BroadcastOptions, Joined
 from apiary_df.adapt.key_filters import Hold, KeyFilterOptions
+from apiary_df.adapt.skew import SkewOptions
 from apiary_df.config import Settings
 from apiary_df.footers import FooterCache
 from apiary_df.model import NodeInfo, NodeState, PartialRef, ScanFile, Segment, SegmentRef, TaskSpec
@@ -139,6 +140,7 @@ class LocalSwarm:
         scratch: Where partials go; a folder of its own for every query is made in it.
         key_filters: When stages wait for keys of others.
         broadcasts: When rows are joined where they are made.
+        skew: When rows of a partition are dealt out to several tasks.
         write: Writes partials; :func:`write_partial` if tests are to rest on nothing of the protocol.
     """
 
@@ -151,6 +153,7 @@ class LocalSwarm:
     key_filters: KeyFilterOptions = field(default_factory=lambda: KeyFilterOptions(most_bytes=0, from_bytes=0))
 
     broadcasts: BroadcastOptions = field(default_factory=lambda: BroadcastOptions(most_bytes=0, from_bytes=0))
+    skew: SkewOptions = field(default_factory=lambda: SkewOptions(factor=0, from_bytes=0))
 
     def __post_init__(self) -> None:
         self.planner = SwarmPlanner(self.session, lambda _twin: None)
@@ -175,6 +178,7 @@ class LocalSwarm:
         tasks: dict[int, tuple[TaskSpec, ...]] = {}
         planning = StagePlanning(planned.graph, Settings(), FooterCache(), None)
         planning.key_options, planning.broadcast_options = self.key_filters, self.broadcasts
+        planning.skew_options = self.skew
         for stage in _in_order(planning, planned.graph, partials, self.nodes):
             if fold_after is not None and len(partials) >= fold_after and planning.can_fold(partials):
                 planning.fold(partials)
@@ -183,7 +187,8 @@ class LocalSwarm:
             if stage.in_session:
                 specs = (plan_in_session(stage, "here"),)
             else:
-                specs = plan_stage(stage, self.nodes, partials, row_group_starts(stage), self.options)
+                skewed = planning.skewed(stage, self.nodes, partials)
+                specs = plan_stage(stage, self.nodes, partials, row_group_starts(stage), self.options, skewed=skewed)
             tasks[stage.stage] = specs
             partials[stage.stage] = tuple(_run_task(engine, stage, spec, folder, self.write) for spec in specs)
         root = planning.root
