@@ -212,7 +212,7 @@ def why_not_dealt(stage: Stage, variant: Variant, leaf: int) -> str | None:
     """
     if stage.rests_on_partition_order:
         return "its rows come in an order that an operator rests on"
-    following = _Following(stage, variant, leaf)
+    following = _Following(variant, leaf)
     following.is_share(stage.fragment)
     return following.why
 
@@ -224,7 +224,7 @@ class _Following:
         why: Why a share of them does not become a share of what the fragment makes; None if it does, so far.
     """
 
-    def __init__(self, stage: Stage, variant: Variant, leaf: int) -> None:
+    def __init__(self, variant: Variant, leaf: int) -> None:
         self.why: str | None = None
         self._leaf = leaf
         self._choices = dict(variant.choices)
