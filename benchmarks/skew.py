@@ -9,7 +9,7 @@ the rows of both are compared with plain DataFusion's. The exit code is 1 if the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -112,7 +112,14 @@ def write_tables(folder: Path, rows: int, share: float, files: int) -> None:
             pq.write_table(table.slice(part * step, step), folder / name / f"{part}.parquet")
 
 
-def run_skewed(folder: Path, storage: str, settings: Settings, *, local_bees: int = 0) -> Figures:
+def run_skewed(
+    folder: Path,
+    storage: str,
+    settings: Settings,
+    *,
+    local_bees: int = 0,
+    before: Callable[[SessionContext], None] | None = None,
+) -> Figures:
     """Run the join on a swarm, and compare its rows with plain DataFusion's.
 
     Args:
@@ -120,10 +127,13 @@ def run_skewed(folder: Path, storage: str, settings: Settings, *, local_bees: in
         storage: The swarm's root.
         settings: Settings of the session.
         local_bees: Bees of the session's own.
+        before: Called with the session before the query, to wait for what it needs.
     """
     config = datafusion.SessionConfig(SHUFFLING)
     with SessionContext(config, storage=storage, settings=settings, local_bees=local_bees) as ctx:
         _register(ctx, folder)
+        if before is not None:
+            before(ctx)
         found = _summed(batch.to_pyarrow() for batch in ctx.sql(SQL).execute_stream())
         report = ctx.last_query
     assert report is not None
