@@ -29,9 +29,12 @@ FORCED: Mapping[str, Any] = {
     "finish_here_bytes": 0,
     "min_task_bytes": 0,
     "min_cell_bytes": 1,
+    "skew_from_bytes": 0,
+    "skew_factor": 1,
     "timeout_s": 120,
 }
-"""Settings under which nothing is too small to be distributed, and nothing waits for ever; a row group is a cell."""
+"""Settings under which nothing is too small to be distributed, or to be dealt out, and nothing waits for ever; a row
+group is a cell."""
 
 _BROADCAST_BYTES = "datafusion.optimizer.hash_join_single_partition_threshold"
 _BROADCAST_ROWS = "datafusion.optimizer.hash_join_single_partition_threshold_rows"

@@ -260,6 +260,7 @@ def _settings(random: Random) -> Settings:
         finish_here_bytes=random.choice((0, 0, 3_000, 1 << 30)),
         key_filter_bytes=random.choice((0, 4 << 20)),
         broadcast_bytes=random.choice((0, 4 << 20)),
+        skew_factor=random.choice((0, 5, 5)),
         compression="none",
         cache_bytes=0,
     )

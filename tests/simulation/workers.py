@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from apiary_df.adapt.broadcasts import BroadcastOptions
 from apiary_df.adapt.key_filters import KeyFilterOptions
+from apiary_df.adapt.skew import SkewOptions
 from apiary_df.coordinator import QueryRun
 from apiary_df.errors import ExecutionFailed, QueryCancelled, ResourcesExhausted
 from apiary_df.model import TaskSpec
@@ -36,6 +37,9 @@ ALWAYS = KeyFilterOptions(
 
 WHOLE = BroadcastOptions(most_bytes=1 << 40, from_bytes=0, least_gain=0, most_waited=float("inf"))
 """Sides of joins are read whole wherever they may be."""
+
+DEALT = SkewOptions(factor=1e-9, from_bytes=0, least_own=0)
+"""Rows of partitions are dealt out wherever they may be."""
 
 POISON = "poisoned cell"
 """What the error says that a cell gives which nobody can read."""
@@ -168,3 +172,5 @@ class SimQueryRun(QueryRun):
             self._planning.key_options = ALWAYS
         if self._planning.broadcast_options.most_bytes:
             self._planning.broadcast_options = WHOLE
+        if self._planning.skew_options.factor:
+            self._planning.skew_options = DEALT
