@@ -135,6 +135,13 @@ def test_of_two_partitions_one_can_be_skewed() -> None:
     assert [(one.partition, len(one.parts)) for one in skewed] == [(0, 2)]
 
 
+def test_what_only_hands_rows_on_deals_partitions_out_in_its_own_way() -> None:
+    one = Variant(kind="hash", split=(0,), partitions=4)
+    combining = stage(codec.build("repartition", SCAN), one)
+    assert combining.combines
+    assert not skewed_partitions(combining, made(SKEWED, []), 4, OPTIONS)
+
+
 def test_the_settings_say_when() -> None:
     assert SkewOptions.of(Settings(skew_factor=0)).factor == 0
     assert SkewOptions.of(Settings()) == SkewOptions(factor=5, from_bytes=64 << 20)
