@@ -177,8 +177,8 @@ class LocalSwarm:
         partials: dict[int, tuple[PartialRef, ...]] = {}
         tasks: dict[int, tuple[TaskSpec, ...]] = {}
         planning = StagePlanning(planned.graph, Settings(), FooterCache(), None)
-        planning.key_options, planning.broadcast_options = self.key_filters, self.broadcasts
         planning.skew_options = self.skew
+        planning.key_options, planning.broadcast_options = self.key_filters, self.broadcasts
         for stage in _in_order(planning, planned.graph, partials, self.nodes):
             if fold_after is not None and len(partials) >= fold_after and planning.can_fold(partials):
                 planning.fold(partials)
