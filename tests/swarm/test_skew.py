@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from pathlib import Path
 
 import pytest
 
 from apiary_df import LocalSwarm, SessionContext
+from apiary_df.store import open_store
+from apiary_df.testing.faults import Fault, Faults, FaultyStore
+from apiary_df.worker.node import Node
 from benchmarks.skew import FORCED, SHUFFLING, Figures, run_skewed, write_tables
-from swarm.helpers import wait_until_idle
+from swarm.helpers import START_S, check_nothing_left, wait_until_idle
 
 ROWS = 4_000
 FILES = 4
@@ -54,6 +58,34 @@ def test_node_processes_share_a_skewed_partition(swarm: LocalSwarm, tables: Path
 
 def test_bees_of_the_session_share_a_skewed_partition(tables: Path) -> None:
     check_dealt(*both_ways(tables, f"memory://{uuid.uuid4().hex}", local_bees=4), bees=4)
+
+
+@pytest.mark.parametrize("stage", [0, 1], ids=["of one side", "of the other"])
+def test_a_partition_is_dealt_out_anew_once_what_was_lost_is_made_again(stage: int, tables: Path) -> None:
+    root = f"memory://{uuid.uuid4().hex}"
+    settings = SKEWED.with_overrides(heartbeat_s=0.05, retry_after_s=0.01)
+    faults = Faults([Fault(what="flipped", request="put", key=f"*/partial_{stage}_1_0.arrow")])
+    store = FaultyStore(open_store(root), faults, process="node")
+    node = Node(store, bees=2, memory_bytes=128 << 20, settings=settings, node_id="node")
+    thread = threading.Thread(target=node.run)
+    thread.start()
+    try:
+        assert node.ready.wait(START_S)
+        figures = run_skewed(tables, root, settings, before=wait_until_idle)
+    finally:
+        node.stop()
+        thread.join()
+    assert figures.equal
+    assert len(figures.report.changes) == 1
+    assert len(figures.tasks) == 3
+    outcomes: dict[tuple[int, int], list[str]] = {}
+    for attempt in figures.report.attempts:
+        if not attempt.here:
+            outcomes.setdefault((attempt.stage, attempt.task), []).append(attempt.outcome)
+    assert outcomes.pop((stage, 1)) == ["undone", "committed"]
+    assert {found[-1] for found in outcomes.values()} == {"committed"}
+    assert ["superseded", "committed"] in outcomes.values()
+    check_nothing_left(root)
 
 
 def test_explain_analyze_says_what_was_dealt_out(tables: Path) -> None:
