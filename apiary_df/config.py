@@ -314,7 +314,7 @@ class Settings:
             several tasks, where a join lets its rows fare by themselves, 0 to 1000; 0: never. 5: what is less skewed
             is even enough once there are a few partitions for each bee.
         skew_from_bytes: Only if it has more than so many bytes, 0 to 1 TiB; each task is to read about as many.
-            64 MiB: below it a task takes no longer than a second or two, and other inputs would be read again for that.
+            64 MiB: a task reads and joins that in about a second, and less is not worth reading other inputs again.
         min_cell_bytes: Files are not cut into cells smaller than this, 1 byte to 1 TiB, even where that leaves some
             bees without one; it wins over ``target_cell_bytes``. 256 KiB: less costs more to open than to read.
         target_cell_bytes: Cells above this are split at row groups, 1 byte to 1 TiB. 32 MiB give a few tasks
