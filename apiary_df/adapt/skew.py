@@ -65,7 +65,7 @@ class SkewedPartition:
     Attributes:
         partition: Its number.
         size_bytes: Bytes of all inputs that tasks share out by partitions.
-        median_bytes: The same of the median of its siblings.
+        median_bytes: The same of the median of the stage's partitions.
         leaf: The input that has most of these.
         parts: That input's segments, for each task; none if the partition stays one task.
         why: Why it does; empty if it does not.

@@ -216,6 +216,10 @@ def test_the_inputs_of_joins_whose_rows_fare_alone(kind: str, operator: str) -> 
         (codec.build("sort_merge_join", SCAN, SCAN), "its rows come in an order that an operator rests on"),
         (join("Full"), "HashJoinExec, join_type=Full: which rows of the other input found a partner"),
         (codec.build("hash_join", SCAN, SCAN, null_aware=True, join_type=4, partition_mode=1), "NOT IN must know"),
+        (codec.build("cross_join", join(), SCAN), "CrossJoinExec: every task needs the whole build side"),
+        (codec.build("cross_join", codec.build("empty"), join()), None),
+        (codec.build("nested_loop_join", codec.build("empty"), join(), join_type=2), None),
+        (codec.build("nested_loop_join", codec.build("empty"), join(), join_type=1), "there is no key to shuffle by"),
         (PlanNode("extension", b"", (SCAN, SCAN)), "custom operators exist only in the session that made them"),
     ],
 )
