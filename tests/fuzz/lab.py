@@ -32,9 +32,12 @@ FORCED: Mapping[str, Any] = {
     "skew_from_bytes": 0,
     "skew_factor": 1,
     "timeout_s": 120,
+    "suspect_after_s": 300,
+    "dead_after_s": 600,
+    "gc_grace_s": 1200,
 }
 """Settings under which nothing is too small to be distributed, or to be dealt out, and nothing waits for ever; a row
-group is a cell."""
+group is a cell. Nor does a node that a busy machine keeps silent for seconds make queries run in the session."""
 
 _BROADCAST_BYTES = "datafusion.optimizer.hash_join_single_partition_threshold"
 _BROADCAST_ROWS = "datafusion.optimizer.hash_join_single_partition_threshold_rows"
