@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
-from apiary_df.config import format_seconds
 from apiary_df.protocol import keys
 from apiary_df.store_options import ObjectMeta
+from apiary_df.units import format_seconds
 
 _Name = TypeVar("_Name")
 

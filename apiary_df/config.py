@@ -1,15 +1,15 @@
-"""Settings as one frozen value, and the words for sizes.
+"""Settings as one frozen value.
 
 What belongs here: :class:`Settings`, what is allowed in it, the by-store defaults, and reading it out of a mapping
 and of bytes that the caller hands in. What does not: opening a file or ``os.environ`` (:mod:`apiary_df.machine`),
-storage credentials (``store_options``), and DataFusion's own options (they stay in its ``SessionConfig``).
+the words for sizes and times (:mod:`apiary_df.units`), storage credentials (``store_options``), and DataFusion's own
+options (they stay in its ``SessionConfig``).
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from apiary_df.errors import ConfigError
+from apiary_df.units import DAY_S, KIB, MIB, TIB, format_bytes, parse_size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,8 +29,6 @@ Isolation = Literal["process", "thread"]
 Admission = Literal["second_use", "first_use"]
 StoreKind = Literal["folder", "memory", "bucket"]
 SettingKind = Literal["bytes", "seconds", "count", "factor", "flag", "text", "choice"]
-
-KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
 MIN_CELL_BYTES = 256 * KIB
 """Default of ``min_cell_bytes``: pieces below this size cost more to open than to read."""
@@ -49,7 +48,6 @@ ISOLATIONS: tuple[Isolation, ...] = ("process", "thread")
 
 ADMISSIONS: tuple[Admission, ...] = ("second_use", "first_use")
 
-_DAY_S = 86_400.0
 _LONGEST_WAIT_S = 3_600.0
 """Upper bound of all periods: a heartbeat, poll or store timeout above an hour is a slip of units."""
 
@@ -62,89 +60,7 @@ _DEAD_BEATS = 6.0
 _GRACE_DEATHS = 2.0
 """Deaths that fit into the grace period at least: a query is dropped long before it is removed."""
 
-_SIZE = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
-_UNITS = {
-    "": 1, "b": 1,
-    "k": KIB, "kib": KIB, "kb": 10**3,
-    "m": MIB, "mib": MIB, "mb": 10**6,
-    "g": GIB, "gib": GIB, "gb": 10**9,
-    "t": TIB, "tib": TIB, "tb": 10**12,
-}  # fmt: skip
-_TIME = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d|)\s*", re.IGNORECASE)
-_TIME_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": _DAY_S}
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes that a person meant: ``4GiB``, ``512M``, ``1.5 gb``, ``1024``.
-
-    ``K``, ``M``, ``G``, ``T`` alone and ``KiB`` ... ``TiB`` are powers of 1024; ``KB`` ... ``TB`` powers of 1000.
-
-    Args:
-        text: A number and, if it is not bytes, a unit; capitals do not matter.
-
-    Returns:
-        Bytes, at least 1; fractions of a byte are cut off.
-
-    Raises:
-        ConfigError: It is no number with a known unit, or less than one byte.
-    """
-    match = _SIZE.fullmatch(text)
-    if match is None or match[2].lower() not in _UNITS:
-        raise ConfigError(
-            f"{text!r} is not a size: write a number and a unit, such as 512MiB, 4G or 1000000", value=text
-        )
-    number, _, fraction = match[1].partition(".")
-    scale = _UNITS[match[2].lower()]
-    # Integers all the way, since a float would round large counts of bytes.
-    size_bytes = int(number) * scale + int(fraction or "0") * scale // int("1" + "0" * len(fraction))
-    if match[1].startswith("-") or size_bytes < 1:
-        raise ConfigError(f"{text!r} is not a size above zero bytes", value=text)
-    return size_bytes
-
-
-def format_bytes(size_bytes: int) -> str:
-    """Return a number of bytes for a person: ``0 B``, ``999 B``, ``1.5 KiB``, ``4.0 GiB``.
-
-    >>> format_bytes(4 * 1024**3)
-    '4.0 GiB'
-    """
-    if abs(size_bytes) < KIB:
-        return f"{size_bytes} B"
-    value = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB"):
-        value /= KIB
-        # Compared after rounding: 1023.96 KiB would otherwise read "1024.0 KiB".
-        if abs(round(value, 1)) < KIB:
-            return f"{value:.1f} {unit}"
-    return f"{value / KIB:.1f} TiB"
-
-
-def parse_seconds(text: str) -> float:
-    """Return the seconds that a person meant: ``90``, ``90s``, ``10m``, ``1.5h``, ``7d``.
-
-    Raises:
-        ConfigError: It is no number with a known unit, or not above zero.
-    """
-    match = _TIME.fullmatch(text)
-    seconds = float(match[1]) * _TIME_UNITS[match[2].lower()] if match else 0.0
-    if seconds <= 0:
-        raise ConfigError(f"{text!r} is not a time above zero: write a number and a unit, such as 90s, 10m, 2h, 7d")
-    return seconds
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a time for a person, cut off after its largest whole unit: ``0.2 s``, ``45 s``, ``10 min``, ``3 h``.
-
-    >>> format_seconds(7_300)
-    '2 h'
-    """
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for size_s, unit in ((_DAY_S, "d"), (3_600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * size_s or (seconds >= size_s and seconds % size_s == 0):
-            return f"{seconds // size_s:.0f} {unit}"
-    return f"{seconds // 1:.0f} s"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,7 +318,7 @@ class Settings:
         keep_failed: The same, of queries that fail only.
     """
 
-    timeout_s: float | None = _setting(None, "seconds", 0.001, 30 * _DAY_S)
+    timeout_s: float | None = _setting(None, "seconds", 0.001, 30 * DAY_S)
     small_bytes: int = _setting(2 * MIB, "bytes", 0, TIB)
     min_task_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     finish_here_bytes: int = _setting(8 * MIB, "bytes", 0, TIB)
@@ -420,8 +336,8 @@ class Settings:
     heartbeat_s: float | None = _setting(None, "seconds", 0.01, _LONGEST_WAIT_S / 12)
     suspect_after_s: float | None = _setting(None, "seconds", 0.05, _LONGEST_WAIT_S / 3)
     dead_after_s: float | None = _setting(None, "seconds", 0.1, _LONGEST_WAIT_S)
-    gc_grace_s: float | None = _setting(None, "seconds", 0.1, 30 * _DAY_S)
-    node_gc_s: float = _setting(_LONGEST_WAIT_S, "seconds", 0.1, 30 * _DAY_S)
+    gc_grace_s: float | None = _setting(None, "seconds", 0.1, 30 * DAY_S)
+    node_gc_s: float = _setting(_LONGEST_WAIT_S, "seconds", 0.1, 30 * DAY_S)
     poll_min_s: float = _setting(0.001, "seconds", 0.0001, _LONGEST_WAIT_S)
     poll_max_s: float | None = _setting(None, "seconds", 0.0001, _LONGEST_WAIT_S)
     poll_idle_s: float | None = _setting(None, "seconds", 0.0001, _LONGEST_WAIT_S)

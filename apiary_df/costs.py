@@ -16,7 +16,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from apiary_df.config import MIB, Settings
+from apiary_df.config import Settings
+from apiary_df.units import MIB
 
 PUTS_A_TASK = 2
 """Objects that a task of a shuffle writes: its partial, and the record that commits it."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from datafusion.plan import LogicalPlan
 
-from apiary_df.config import format_bytes
 from apiary_df.costs import in_all
 from apiary_df.model import CellUse, NodeInfo, TaskSpec
 from apiary_df.plan.classes import UNKNOWN_OPERATOR, classify, one_task_operators
@@ -21,6 +20,7 @@ from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
 from apiary_df.plan.tree import UNKNOWN, PlanNode
 from apiary_df.planning import RunsHere, RunsOnSwarm
 from apiary_df.report import AttemptReport, QueryReport
+from apiary_df.units import format_bytes
 
 MOST_TASKS_SHOWN = 8
 """Tasks of a stage that are shown one by one unless all are asked for."""

@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from apiary_df.config import MIB, Settings
+from apiary_df.config import Settings
 from apiary_df.costs import IN_FLIGHT, Latencies
 from apiary_df.errors import ObjectDamaged
 from apiary_df.store import Data, Store
+from apiary_df.units import MIB
 
 HEDGED_SHARE = 0.05
 """Share of the reads that are asked for once more at most, but for one: when all are slow, more are slower."""

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from apiary_df.config import GIB, Settings
+from apiary_df.config import Settings
 from apiary_df.errors import ConfigError
+from apiary_df.units import GIB
 
 CONFIG_VARIABLE = "APIARY_CONFIG"
 """Environment variable with the path of the settings file."""

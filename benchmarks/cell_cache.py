@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 import apiary_df
-from apiary_df.config import format_bytes
 from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
 from apiary_df.demo.data import generate_tpch, tpch_paths
 from apiary_df.testing.compare import compare_tables
+from apiary_df.units import format_bytes
 from benchmarks import s3
 from benchmarks.harness import BENCH_FOLDER, elapsed_s, environment, register_tables, write_json
 

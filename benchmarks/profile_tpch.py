@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.table import Table
 
 import apiary_df
-from apiary_df.config import format_bytes
 from apiary_df.demo import tpch_queries
 from apiary_df.demo.data import generate_tpch, tpch_paths
 from apiary_df.machine import detect_machine
 from apiary_df.swarm import MEMORY_SHARE
+from apiary_df.units import format_bytes
 from benchmarks.harness import BENCH_FOLDER, NODES_OPTION_HELP, open_single, register_tables, write_json
 from benchmarks.phases import BEE_PHASES, SESSION_PHASES, JobPhases, Meter
 

@@ -8,8 +8,8 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from apiary_df.config import format_bytes
 from apiary_df.costs import NO_REQUESTS
+from apiary_df.units import format_bytes
 from benchmarks.record import (
     NOT_COMPARED,
     SAME,

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from apiary_df import LocalSwarm, SessionContext, Settings
-from apiary_df.config import format_bytes
 from apiary_df.report import AttemptReport, QueryReport
+from apiary_df.units import format_bytes
 
 SQL = "SELECT f.v, d.w FROM facts f JOIN dims d ON f.k = d.k"
 SHUFFLING = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from apiary_df.adapt.dependencies import ancestors, committed_bytes, committed_rows, scanned_bytes, work_bytes
 from apiary_df.adapt.key_filters import Hold
-from apiary_df.config import Settings, format_bytes
+from apiary_df.config import Settings
 from apiary_df.model import PartialRef
 from apiary_df.plan import codec
 from apiary_df.plan.classes import BUILD_EMITTING_JOINS, Needs, classify
@@ -21,6 +21,7 @@ from apiary_df.plan.operators import has_build_side, is_null_aware, join_type, p
 from apiary_df.plan.repeatable import why_it_differs
 from apiary_df.plan.stages import LEFT_OUT, ExchangeLeaf, Leaf, Stage, StageGraph, Variant
 from apiary_df.plan.tree import PlanNode
+from apiary_df.units import format_bytes
 
 _ROW_BY_ROW = frozenset({"projection", "filter", "coalesce_batches", "cooperative"})
 """Operators that may stand between a join and the exchange that it reads."""

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 
 from apiary_df.adapt.columns import Column, Step, filtered_through, holding
 from apiary_df.adapt.dependencies import ancestors, committed_bytes, committed_rows, scanned_bytes, work_bytes
-from apiary_df.config import Settings, format_bytes
+from apiary_df.config import Settings
 from apiary_df.model import NodeInfo, PartialRef
 from apiary_df.plan import codec
 from apiary_df.plan.operators import is_null_aware, join_type
 from apiary_df.plan.stages import EXCHANGE_STORE_URL, ExchangeLeaf, Stage, StageGraph, Variant
 from apiary_df.plan.tree import PlanNode
+from apiary_df.units import format_bytes
 
 _LOSING_LEFT = frozenset({"Inner", "Right", "RightSemi", "RightAnti", "RightMark", "LeftSemi"})
 _LOSING_RIGHT = frozenset({"Inner", "Left", "LeftSemi", "LeftAnti", "LeftMark", "RightSemi"})

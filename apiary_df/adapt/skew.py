@@ -17,13 +17,14 @@ from dataclasses import dataclass, field, replace
 from statistics import median_low
 
 from apiary_df.adapt.dependencies import committed_bytes
-from apiary_df.config import Settings, format_bytes
+from apiary_df.config import Settings
 from apiary_df.model import PartialRef, SegmentRef
 from apiary_df.plan.classes import Needs, classify
 from apiary_df.plan.operators import join_type
 from apiary_df.plan.repeatable import why_it_differs
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, Variant
 from apiary_df.plan.tree import PlanNode
+from apiary_df.units import format_bytes
 
 _FARING_ALONE = (
     frozenset({"Inner", "Left", "LeftSemi", "LeftAnti", "LeftMark"}),

@@ -12,8 +12,8 @@ import sys
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Mapping, Sequence
 
-from apiary_df.config import parse_size
 from apiary_df.errors import ConfigError
+from apiary_df.units import parse_size
 
 NODE_COMMAND = "node"
 

@@ -23,9 +23,10 @@ from rich.text import Text
 
 from apiary_df.cli.exits import ExitCode, ending_well
 from apiary_df.cli.inputs import ConfigOption, SetOption, settings_from
-from apiary_df.config import KIB, Settings, format_bytes
+from apiary_df.config import Settings
 from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
 from apiary_df.errors import ConfigError
+from apiary_df.units import KIB, format_bytes
 
 if TYPE_CHECKING:
     import datafusion

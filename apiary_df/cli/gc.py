@@ -14,8 +14,8 @@ from rich.text import Text
 
 from apiary_df.cli.exits import ending_well
 from apiary_df.cli.inputs import AllowRootOption, ConfigOption, SetOption, StorageOption, settings_from
-from apiary_df.config import format_bytes, format_seconds, parse_seconds
 from apiary_df.errors import ConfigError
+from apiary_df.units import format_bytes, format_seconds, parse_seconds
 
 if TYPE_CHECKING:
     from apiary_df.collect import Verdict

@@ -16,13 +16,14 @@ import typer
 
 from apiary_df.cli.exits import ExitCode, ending_well
 from apiary_df.cli.inputs import STORAGE_HELP, AllowRootOption, ConfigOption, SetOption, settings_from
-from apiary_df.config import Settings, format_bytes, parse_size
+from apiary_df.config import Settings
 from apiary_df.errors import ConfigError
 from apiary_df.machine import Machine, detect_machine
 from apiary_df.protocol.keys import check_id
 from apiary_df.roots import roots_of, split_roots
 from apiary_df.store_options import StoreOptions, split_url
 from apiary_df.swarm_key import read_key_file
+from apiary_df.units import format_bytes, parse_size
 
 if TYPE_CHECKING:
     from apiary_df.worker.node import Node

@@ -14,8 +14,9 @@ from rich.console import Console
 from apiary_df.cli.exits import ending_well
 from apiary_df.cli.inputs import STORAGE_HELP, ConfigOption, SetOption, settings_from
 from apiary_df.cli.output import render_table
-from apiary_df.config import Settings, parse_size
+from apiary_df.config import Settings
 from apiary_df.errors import ConfigError
+from apiary_df.units import parse_size
 
 if TYPE_CHECKING:
     from apiary_df.replay.again import Again, Prepared

@@ -14,9 +14,9 @@ import typer
 from apiary_df.cli.exits import ending_well
 from apiary_df.cli.inputs import ConfigOption, SetOption, StorageOption, register_tables, settings_from
 from apiary_df.cli.output import Format, choose_format, open_output, stdout_is_terminal, write_result
-from apiary_df.config import format_bytes
 from apiary_df.errors import ConfigError
 from apiary_df.report import QueryReport
+from apiary_df.units import format_bytes
 
 if TYPE_CHECKING:
     from apiary_df import SessionContext

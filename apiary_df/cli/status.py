@@ -20,8 +20,8 @@ from rich.text import Text
 from apiary_df.cli.exits import ending_well
 from apiary_df.cli.inputs import ConfigOption, SetOption, StorageOption, settings_from
 from apiary_df.cli.output import printable
-from apiary_df.config import format_bytes
 from apiary_df.errors import ConfigError
+from apiary_df.units import format_bytes
 
 if TYPE_CHECKING:
     from apiary_df import SessionContext

@@ -19,12 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from apiary_df.cli.output import printable
-from apiary_df.config import format_bytes
 from apiary_df.errors import ErrorInfo
 from apiary_df.model import ScanFile, TaskSpec
 from apiary_df.protocol.messages import CommitRecord
 from apiary_df.replay.trace import UNENDED, Found, Trace
 from apiary_df.report import AttemptReport
+from apiary_df.units import format_bytes
 
 MOST_SHOWN = 12
 """Attempts of a stage, or inputs of a task, that are shown one by one unless all are asked for."""

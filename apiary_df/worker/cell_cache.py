@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from apiary_df.config import Settings, format_bytes
+from apiary_df.config import Settings
 from apiary_df.errors import ApiaryError, QueryCancelled
 from apiary_df.footers import FOOTER_GUESS_BYTES
 from apiary_df.host import Flag
@@ -35,6 +35,7 @@ from apiary_df.plan.stages import EXCHANGE_STORE_URL
 from apiary_df.plan.tree import PlanNode
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
+from apiary_df.units import format_bytes
 from apiary_df.worker.cell_files import CellFiles, DamagedFile, Pinned
 from apiary_df.worker.cell_index import CellIndex, Piece, Version
 from apiary_df.worker.cell_spans import (

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from apiary_df.config import MIB, format_bytes
 from apiary_df.errors import ApiaryError, BeeLost, BeeOutOfMemory, NodeStartFailed, QueryCancelled
 from apiary_df.host import SYSTEM, Host
+from apiary_df.units import MIB, format_bytes
 from apiary_df.worker.bee import Work
 from apiary_df.worker.bee_process import (
     BeeSetup,

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from apiary_df.cli.exits import ExitCode
-from apiary_df.config import RULES, Settings, format_bytes
+from apiary_df.config import RULES, Settings
+from apiary_df.units import format_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from apiary_df.config import format_bytes, parse_size
+from apiary_df.units import format_bytes, parse_size
 
 from .measure import Outcome, generate, measured
 

@@ -15,7 +15,6 @@ from apiary_df.cli.app import app
 from apiary_df.cli.exits import ExitCode, ending_well, exit_code_of
 from apiary_df.cli.inputs import find_table, register_tables, settings_from
 from apiary_df.cli.node import check_bees, check_memory
-from apiary_df.config import GIB
 from apiary_df.errors import (
     ApiaryError,
     ConfigError,
@@ -28,6 +27,7 @@ from apiary_df.errors import (
     TaskFailed,
 )
 from apiary_df.machine import Machine
+from apiary_df.units import GIB
 
 ROWS = pa.table({"x": [1, 2, 3], "y": ["a", "b", "c"]})
 MACHINE = Machine(cores=4, memory_bytes=8 * GIB, source="cgroup v2")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apiary_df.config import MIB, Settings
+from apiary_df.config import Settings
 from apiary_df.costs import (
     IN_FLIGHT,
     MOST_GROUPS,
@@ -18,6 +18,7 @@ from apiary_df.costs import (
     dollars,
     in_all,
 )
+from apiary_df.units import MIB
 
 PRICES, LATENCIES = Prices(), Latencies()
 SIZES = st.integers(1, 300)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from apiary_df.config import MIB
 from apiary_df.errors import ConfigError
 from apiary_df.machine import Machine, detect_machine, load_settings
+from apiary_df.units import MIB
 
 OWN_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 OWN_MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
