@@ -6,6 +6,8 @@ What belongs here: what obstore must be told to reach a place, and what its erro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
@@ -22,7 +24,7 @@ from apiary_df.errors import (
     StorageTransient,
     StorageUnreachable,
 )
-from apiary_df.store_options import StoreOptions, quote_words
+from apiary_df.store_options import StoreOptions, join_url, quote_words, split_url
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Credential
@@ -30,23 +32,68 @@ if TYPE_CHECKING:
 _NO_ROOT_MARKS = ("<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>")
 """What S3 and Google, and Azure, say of a bucket that is not there; obstore has no error of its own for it."""
 
+_PANICS_OF = "pyo3_runtime"
+"""Module of the exception that a panic of native code becomes: no :class:`Exception`, and without a public name."""
+
 _memory_lock = Lock()
 _memory_stores: dict[str, MemoryStore] = {}
 """The one state of this module: ``memory://name`` is meant to be the same store all over a process."""
 
 
-def memory_store(name: str) -> MemoryStore:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a storage root is.
+
+    Attributes:
+        url: The root as a URL, without secrets.
+        connect: Makes obstore's client for it, given options; no request is made.
+        folder: The folder, if it is one.
+        key_prefix: What the client's keys have in front of the root's; empty if the client itself adds it.
+    """
+
+    url: str
+    connect: Callable[[StoreOptions], ObjectStore]
+    folder: Path | None = None
+    key_prefix: str = ""
+
+
+def place_at(url: str, options: StoreOptions) -> Place:
+    """Return the place that a URL names, whether anything is there or not.
+
+    Args:
+        url: See :func:`apiary_df.store.open_store`.
+        options: The effective options.
+
+    Raises:
+        ConfigError: The scheme is unknown, the URL is malformed, or plain HTTP is not allowed.
+    """
+    scheme, bucket, path = split_url(url)
+    if scheme == "file":
+        folder = Path(path)
+        return Place(url=folder.as_uri(), connect=lambda _: LocalStore(prefix=folder), folder=folder)
+    if scheme == "memory":
+        return Place(
+            url="memory://" + join_url(bucket, path),  # with both slashes even without a name, or it is a path
+            connect=lambda _: _memory_store(bucket),
+            key_prefix=path,
+        )
+    if scheme == "s3" and (options.endpoint or "").startswith("http://") and not options.allow_http:
+        raise ConfigError(
+            f"the S3 endpoint {options.endpoint!r} is plain HTTP, which is refused unless it is allowed: "
+            "set AWS_ALLOW_HTTP=true, or allow_http in the options"
+        )
+    return Place(
+        url=join_url(f"{scheme}:/", bucket, path), connect=lambda given: _bucket_store(scheme, bucket, path, given)
+    )
+
+
+def _memory_store(name: str) -> MemoryStore:
     """Return this process's store in memory of a name, made when it is first asked for."""
     with _memory_lock:
         return _memory_stores.setdefault(name, MemoryStore())
 
 
-def folder_store(folder: Path) -> ObjectStore:
-    """Return the store of a folder, which need not be there."""
-    return LocalStore(prefix=folder)
-
-
-def bucket_store(scheme: str, bucket: str, path: str, options: StoreOptions) -> ObjectStore:
+def _bucket_store(scheme: str, bucket: str, path: str, options: StoreOptions) -> ObjectStore:
     """Return the store of a bucket. No request is made.
 
     Args:
@@ -99,13 +146,29 @@ def _s3_config(options: StoreOptions) -> dict[str, Any]:
     return {**config, "credential_provider": lambda: credential}
 
 
-def error_class(error: BaseException, *, writing: bool) -> type[StorageError]:
-    """Return the kind of what obstore, or the system, raised on a request.
+def request_error(error: BaseException, verb: str, key: str, url: str, options: StoreOptions) -> StorageError | None:
+    """Return what obstore, or the system, raised on a request as an error of ours, with the store's own words.
 
     Args:
         error: What was raised.
-        writing: Whether the request was to write an object.
+        verb: What the request was to do: ``write``, or another word for what does not write an object.
+        key: To which object.
+        url: Of which root.
+        options: Where the secrets are that must not be quoted.
+
+    Returns:
+        The error to raise, or None if this one has nothing to do with the request.
     """
+    doing = f"{verb} {key!r} in {url}"
+    if isinstance(error, (obstore_errors.BaseError, OSError, ValueError, NotImplementedError)):
+        kind = _error_class(error, writing=verb == "write")
+        return kind(f"{doing}: {quote_words(error, options.secrets())}", key=key)
+    if type(error).__module__ == _PANICS_OF:
+        return StorageTransient(f"{doing}: obstore panicked: {quote_words(error, options.secrets())}", key=key)
+    return None
+
+
+def _error_class(error: BaseException, *, writing: bool) -> type[StorageError]:
     if any(mark in str(error) for mark in _NO_ROOT_MARKS):
         return StorageUnreachable
     if isinstance(error, (FileNotFoundError, obstore_errors.NotFoundError)):

@@ -13,9 +13,7 @@ from __future__ import annotations
 import copy
 import os
 import secrets
-import sys
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -25,12 +23,10 @@ from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import obstore
-from obstore import exceptions as obstore_errors
 
-from apiary_df.connect import bucket_store, error_class, folder_store, memory_store
+from apiary_df.connect import Place, place_at, request_error
 from apiary_df.errors import (
     ApiaryError,
-    ConfigError,
     ObjectDamaged,
     ObjectExists,
     ObjectMissing,
@@ -40,14 +36,12 @@ from apiary_df.errors import (
     StorageUnreachable,
 )
 from apiary_df.folders import SMALL_FILE_BYTES, is_plain, link_in, read_file, remove_file, remove_folder, write_file
+from apiary_df.ranges import coalesced, cut
 from apiary_df.store_options import (
     ObjectMeta,
     RefusalCounts,
     RequestCounts,
     StoreOptions,
-    join_url,
-    quote_words,
-    split_url,
 )
 
 if TYPE_CHECKING:
@@ -60,9 +54,6 @@ PART_BYTES = 8 * 1024 * 1024
 
 UPLOAD_CONCURRENCY = 4
 """Parts of one upload that are under way at once; more would only take memory from the bees."""
-
-COALESCE_BYTES = 1024 * 1024
-"""Ranges closer than this are fetched in one request: at 20 ms a MiB, a gap is cheaper than a request."""
 
 LIST_PAGE_KEYS = 1_000
 """Keys that one list request returns at most, on every store that bills for them."""
@@ -80,9 +71,6 @@ PROBE_CONNECT_S = 2.0
 PROBE_REQUEST_S = 4.0
 PROBE_RETRY_S = 3.0
 """Limits of :meth:`Store.check_writable`: a person waits for the answer."""
-
-_PANICS_OF = "pyo3_runtime"
-"""Module of the exception that a panic of native code becomes: no :class:`Exception`, and without a public name."""
 
 Data: TypeAlias = Any
 """``bytes``, any object with the buffer protocol, or a :class:`~pathlib.Path` whose content is meant."""
@@ -102,35 +90,21 @@ def open_store(url: str, options: StoreOptions | None = None, *, environ: Mappin
     """
     base = StoreOptions.from_env(os.environ if environ is None else environ)
     effective = base if options is None else options.over(base)
-    scheme, bucket, path = split_url(url)
-    if scheme == "file":
-        folder = Path(path)
-        return Store(url=folder.as_uri(), options=effective, connect=lambda _: folder_store(folder), folder=folder)
-    if scheme == "memory":
-        return Store(
-            url="memory://" + join_url(bucket, path),  # with both slashes even without a name, or it is a path
-            options=effective,
-            connect=lambda _: memory_store(bucket),
-            key_prefix=path,
-        )
-    if scheme == "s3" and (effective.endpoint or "").startswith("http://") and not effective.allow_http:
-        raise ConfigError(
-            f"the S3 endpoint {effective.endpoint!r} is plain HTTP, which is refused unless it is allowed: "
-            "set AWS_ALLOW_HTTP=true, or allow_http in the options"
-        )
-    store = Store(
-        url=join_url(f"{scheme}:/", bucket, path),
-        options=effective,
-        connect=lambda opts: bucket_store(scheme, bucket, path, opts),
-    )
-    store.connect()
+    store = Store(place_at(url, effective), effective)
+    if store.kind == "bucket":
+        store.connect()  # for the sake of its errors
     return store
 
 
 class Store:
     """One storage root. All keys are relative to it, with ``/`` between segments. Thread-safe.
 
+    Args:
+        place: Where the root is.
+        options: The effective options.
+
     Attributes:
+        place: Where the root is.
         url: The root as a URL, without secrets.
         options: The effective options.
         counts: Requests and bytes so far.
@@ -138,23 +112,15 @@ class Store:
         refusals: Objects that were read here and not taken.
     """
 
-    def __init__(
-        self,
-        *,
-        url: str,
-        options: StoreOptions,
-        connect: Callable[[StoreOptions], ObjectStore],
-        folder: Path | None = None,
-        key_prefix: str = "",
-    ) -> None:
-        self.url = url
+    def __init__(self, place: Place, options: StoreOptions) -> None:
+        self.place = place
+        self.url = place.url
         self.options = options
         self.counts = RequestCounts()
         self.sleep: Callable[[float], None] = time.sleep
         self.refusals = RefusalCounts()
-        self._connect = connect
-        self._folder = folder
-        self._key_prefix = key_prefix
+        self._folder = place.folder
+        self._key_prefix = place.key_prefix
         self._lock = Lock()
         self._backend: ObjectStore | None = None
 
@@ -253,14 +219,9 @@ class Store:
         fetched = self._fetch_spans(key, spans) if spans else []
         found: list[bytes] = []
         for start, length in wanted:
-            if not length:
-                found.append(b"")
-                continue
-            index = bisect_right(spans, (start, sys.maxsize)) - 1
-            skipped = start - spans[index][0]
-            data = bytes(fetched[index][skipped : skipped + length])
+            data, end = cut(spans, fetched, start, length)
             if len(data) < length:
-                raise self._too_short(key, start, length, spans[index][0] + len(fetched[index]))
+                raise self._too_short(key, start, length, end)
             found.append(data)
         return found
 
@@ -517,13 +478,7 @@ class Store:
             retry_timeout_s=min(self.options.retry_timeout_s, PROBE_RETRY_S),
             max_retries=min(self.options.max_retries, 1),
         )
-        probe = Store(
-            url=self.url,
-            options=limits,
-            connect=self._connect,
-            folder=self._folder,
-            key_prefix=self._key_prefix,
-        )
+        probe = Store(self.place, limits)
         key = f"_probe/{secrets.token_hex(8)}"
         try:
             probe._create(key, b"apiary probe")
@@ -555,7 +510,7 @@ class Store:
         """
         with self._lock:
             if self._backend is None:
-                self._backend = self._connect(self.options)
+                self._backend = self.place.connect(self.options)
             return self._backend
 
     def _reading(self) -> ObjectStore:
@@ -625,15 +580,11 @@ class Store:
         try:
             with _memory_requests if self.kind == "memory" else nullcontext():
                 yield
-        except (obstore_errors.BaseError, OSError, ValueError, NotImplementedError) as error:
-            kind = error_class(error, writing=verb == "write")
-            words = quote_words(error, self.options.secrets())
-            raise kind(f"{verb} {key!r} in {self.url}: {words}", key=key) from None
         except BaseException as error:
-            if type(error).__module__ != _PANICS_OF:
+            typed = request_error(error, verb, key, self.url, self.options)
+            if typed is None:
                 raise
-            words = quote_words(error, self.options.secrets())
-            raise StorageTransient(f"{verb} {key!r} in {self.url}: obstore panicked: {words}", key=key) from error
+            raise typed from (None if isinstance(error, Exception) else error)
 
 
 def _succeeds(create: Callable[[], None]) -> bool:
@@ -642,19 +593,6 @@ def _succeeds(create: Callable[[], None]) -> bool:
     except ObjectExists:
         return False
     return True
-
-
-def coalesced(wanted: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the (start, end) spans that cover ranges of (start, length), near ones in one, sorted, none empty."""
-    spans: list[tuple[int, int]] = []
-    for start, length in sorted(wanted):
-        if not length:
-            continue
-        if spans and start - spans[-1][1] <= COALESCE_BYTES:
-            spans[-1] = (spans[-1][0], max(spans[-1][1], start + length))
-        else:
-            spans.append((start, start + length))
-    return spans
 
 
 _memory_requests = RLock()

@@ -275,13 +275,7 @@ class FaultyStore(Store):
     """
 
     def __init__(self, store: Store, faults: Faults, process: str) -> None:
-        super().__init__(
-            url=store.url,
-            options=store.options,
-            connect=lambda _: store.connect(),
-            folder=store._folder,
-            key_prefix=store._key_prefix,
-        )
+        super().__init__(replace(store.place, connect=lambda _: store.connect()), store.options)
         self._real = store
         self.faults = faults
         self.process = process

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from apiary_df.errors import ObjectMissing
@@ -49,13 +49,7 @@ class SlowStore(Store):
     """
 
     def __init__(self, store: Store, latency_s: float, noted: list[NotedRequest], process: str) -> None:
-        super().__init__(
-            url=store.url,
-            options=store.options,
-            connect=lambda _: store.connect(),
-            folder=store._folder,
-            key_prefix=store._key_prefix,
-        )
+        super().__init__(replace(store.place, connect=lambda _: store.connect()), store.options)
         self.process = process
         self._latency_s = latency_s
         self._noted = noted
