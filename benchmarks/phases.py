@@ -24,11 +24,11 @@ BEE_PHASES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "decode": (("apiary_df.plan.codec", "decode"), ("apiary_df.worker.bee", "prepare_plan")),
     "engine start": (("apiary_df.worker.executor", "Engine"),),
     "write": (
-        ("apiary_df.protocol.partial", "PartialWriter.write"),
-        ("apiary_df.protocol.partial", "PartialWriter.finish"),
-        ("apiary_df.protocol.partial", "PartialWriter.close"),
+        ("apiary_df.protocol.partial_writer", "PartialWriter.write"),
+        ("apiary_df.protocol.partial_writer", "PartialWriter.finish"),
+        ("apiary_df.protocol.partial_writer", "PartialWriter.close"),
     ),
-    "checksum": (("apiary_df.protocol.partial", "checksum"),),
+    "checksum": (("apiary_df.protocol.partial_writer", "checksum"), ("apiary_df.protocol.partial", "checksum")),
     "put": (("apiary_df.store", "Store.put"),),
     "hand-over": (("apiary_df.worker.bee", "drain"),),
 }

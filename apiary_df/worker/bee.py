@@ -32,7 +32,7 @@ from apiary_df.plan.functions import names_of, python_functions
 from apiary_df.plan.scans import fill_fragment
 from apiary_df.plan.sinks import SINKS, target_of
 from apiary_df.plan.tree import PlanNode
-from apiary_df.protocol.partial import Compression, PartialWriter
+from apiary_df.protocol.partial_writer import Compression, PartialWriter
 from apiary_df.publish import written
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions, without_queries

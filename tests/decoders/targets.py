@@ -43,7 +43,8 @@ from apiary_df.protocol.messages import (
     WriteVerdict,
     encode,
 )
-from apiary_df.protocol.partial import FinishedPartial, PartialWriter, checksum, read_partial
+from apiary_df.protocol.partial import checksum, read_partial
+from apiary_df.protocol.partial_writer import FinishedPartial, PartialWriter
 from apiary_df.protocol.seal import seal
 from apiary_df.protocol.storage import read_bytes, read_message, write_bytes
 from apiary_df.publish import for_attempt

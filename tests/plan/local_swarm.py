@@ -31,7 +31,7 @@ from apiary_df.plan.scans import file_url, fill_fragment, segment_file
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import TWIN_OPTIONS, RunsHere, RunsOnSwarm, SwarmPlanner
-from apiary_df.protocol.partial import PartialWriter
+from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.stage_planning import StagePlanning
 from apiary_df.tasks import TaskOptions, plan_in_session, plan_root, plan_stage
 from apiary_df.worker.engine import Engine

@@ -23,8 +23,8 @@ from apiary_df.plan import codec, rules, scans, stages
 from apiary_df.plan.operators import partition_count
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.tree import PlanNode
-from apiary_df.protocol import partial
-from apiary_df.protocol.partial import PartialWriter
+from apiary_df.protocol import partial_writer
+from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.tasks import TaskOptions
 from apiary_df.worker import engine
 from plan import local_swarm
@@ -303,7 +303,7 @@ def _columns_by_name(patch: pytest.MonkeyPatch) -> None:
     def by_name(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         return pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
 
-    patch.setattr(partial, "conform", by_name)
+    patch.setattr(partial_writer, "conform", by_name)
 
 
 @trap("columns of a join have the same name", _columns_by_name)
@@ -321,7 +321,7 @@ def _(bench: Bench) -> None:
 
 
 def _buffers_as_they_are(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(partial, "compact", lambda batch: batch)
+    patch.setattr(partial_writer, "compact", lambda batch: batch)
 
 
 @trap("a few strings of a view drag all the others along", _buffers_as_they_are)

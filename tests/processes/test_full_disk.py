@@ -25,7 +25,7 @@ import resource, sys
 from pathlib import Path
 import pyarrow as pa
 from apiary_df.errors import StorageTransient
-from apiary_df.protocol.partial import PartialWriter
+from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.store import open_store
 
 folder, limit_bytes = Path(sys.argv[1]), int(sys.argv[2])

@@ -14,7 +14,8 @@ from apiary_df.protocol import keys, versions
 from apiary_df.protocol.heartbeat import NodeObserver, read_nodes
 from apiary_df.protocol.inbox import Inbox, send
 from apiary_df.protocol.messages import Heartbeat, Mail
-from apiary_df.protocol.partial import PartialWriter, materialize, read_partial
+from apiary_df.protocol.partial import materialize, read_partial
+from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.protocol.storage import write_message
 from apiary_df.store import Store, StoreOptions, open_store
 

@@ -16,7 +16,7 @@ from apiary_df.coordinator import QueryRun
 from apiary_df.errors import ExecutionFailed, QueryCancelled, ResourcesExhausted
 from apiary_df.model import TaskSpec
 from apiary_df.plan.stages import Stage
-from apiary_df.protocol.partial import PartialWriter
+from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.root import Root
 from apiary_df.store import Store
 from apiary_df.worker.bee import Work

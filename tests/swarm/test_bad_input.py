@@ -32,7 +32,7 @@ from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
 from apiary_df.protocol.messages import ErrorReport, Heartbeat, Lease, Mail, Manifest, StageEntry, TaskMail, encode
-from apiary_df.protocol.partial import PartialWriter
+from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.protocol.storage import read_message, write_bytes, write_message
 from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.store import Store, open_store

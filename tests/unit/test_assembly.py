@@ -18,7 +18,8 @@ from apiary_df.model import PartialRef, ScanFile, SegmentRef
 from apiary_df.plan import codec
 from apiary_df.protocol import keys
 from apiary_df.protocol.assembly import GAP_BYTES, Located, assemble
-from apiary_df.protocol.partial import Compression, PartialWriter, read_partial
+from apiary_df.protocol.partial import read_partial
+from apiary_df.protocol.partial_writer import Compression, PartialWriter
 from apiary_df.store import Store, open_store
 from apiary_df.testing.faults import Fault, Faults, FaultyStore
 

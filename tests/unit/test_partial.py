@@ -15,7 +15,8 @@ from apiary_df.errors import ObjectDamaged, ObjectMissing, PlanError, StorageTra
 from apiary_df.model import PartialRef
 from apiary_df.protocol import partial as partial_module
 from apiary_df.protocol.arrow import compact
-from apiary_df.protocol.partial import FinishedPartial, PartialWriter, checksum, materialize, read_partial
+from apiary_df.protocol.partial import checksum, materialize, read_partial
+from apiary_df.protocol.partial_writer import FinishedPartial, PartialWriter
 from apiary_df.store import Store, open_store
 
 SCHEMA = pa.schema([pa.field("x", pa.int64()), pa.field("s", pa.string())])

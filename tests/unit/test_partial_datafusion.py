@@ -16,7 +16,8 @@ from datafusion.plan import ExecutionPlan
 
 from apiary_df.model import PartialRef, ScanFile, SegmentRef
 from apiary_df.plan import codec
-from apiary_df.protocol.partial import PartialWriter, materialize
+from apiary_df.protocol.partial import materialize
+from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.store import Store, open_store
 
 DICTIONARY = pa.dictionary(pa.uint16(), pa.string())

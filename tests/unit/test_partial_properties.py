@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc
 
-from apiary_df.protocol.partial import PartialWriter, read_partial
+from apiary_df.protocol.partial import read_partial
+from apiary_df.protocol.partial_writer import PartialWriter
 
 I32, I64 = 2**31 - 1, 2**63 - 1
 SETTINGS = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

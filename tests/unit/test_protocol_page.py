@@ -34,7 +34,8 @@ from apiary_df.protocol.messages import (
     decode,
     encode,
 )
-from apiary_df.protocol.partial import FinishedPartial, PartialWriter, read_partial
+from apiary_df.protocol.partial import read_partial
+from apiary_df.protocol.partial_writer import FinishedPartial, PartialWriter
 from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.report import AttemptReport
 from apiary_df.writes import JOURNAL, VERDICT, staging_folder

@@ -13,7 +13,7 @@ import pytest
 from apiary_df.errors import PartialLost
 from apiary_df.model import PartialRef
 from apiary_df.protocol import keys, streaming
-from apiary_df.protocol.partial import PartialWriter
+from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.protocol.streaming import HELD_BYTES, stream_partial
 from apiary_df.store import Store, open_store
 
