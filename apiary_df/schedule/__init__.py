@@ -4,7 +4,7 @@ What belongs here: which stage, which task, which node, again or not, and why a 
 thread; :mod:`apiary_df.coordinator` brings what happened and carries out what is said.
 """
 
-from apiary_df.schedule.attempts import Attempt, OpenTask, Outcome
+from apiary_df.schedule.attempts import LOSSES_FOR_AN_ATTEMPT, Attempt, OpenTask, Outcome
 from apiary_df.schedule.events import (
     AllNodesLost,
     Cancelled,
@@ -34,7 +34,7 @@ from apiary_df.schedule.events import (
     Tick,
     TimedOut,
 )
-from apiary_df.schedule.machine import LOSSES_FOR_AN_ATTEMPT, MAX_ATTEMPTS, Schedule
+from apiary_df.schedule.machine import MAX_ATTEMPTS, Schedule
 from apiary_df.schedule.speculation import Policy
 from apiary_df.schedule.table import LATE_NEWS, TRANSITIONS, Answer, QueryState
 

@@ -11,7 +11,7 @@ it had been read already: what is made again may hold other rows, or the same on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from apiary_df.adapt.dependencies import ancestors
@@ -51,16 +51,12 @@ from apiary_df.schedule.events import (
 )
 from apiary_df.schedule.handing import Handing, lost_after_rows
 from apiary_df.schedule.placing import choose_node
-from apiary_df.schedule.speculation import Policy, Running, stragglers
+from apiary_df.schedule.planned import PlannedTasks
+from apiary_df.schedule.speculation import Policy, slow_tasks
 from apiary_df.schedule.table import TRANSITIONS, QueryState
 
 MAX_ATTEMPTS = 4
 """Tries that a task gets before the query fails: enough for a bad node and an unlucky one, few enough to end."""
-
-LOSSES_FOR_AN_ATTEMPT = 4
-"""Attempts lost with their nodes that weigh as much as one that failed: a loss is rarely the task's own fault, but one
-that takes every node down with it must end, too. Where nodes lived 18 s at a time, half of this was reached once in a
-thousand queries. The first of ``max_attempts`` is not given several times."""
 
 
 class Schedule:
@@ -94,12 +90,9 @@ class Schedule:
         self._policy = policy or Policy()
         self._handing = None if hand_over is None else Handing(hand_over)
         self._deadline_s: float | None = None
-        self._tasks: dict[int, list[Task]] = {}
-        # How many tasks of each planned stage are not committed: asked for at every commit, of many tasks.
-        self._uncommitted: dict[int, int] = {}
+        self._tasks = PlannedTasks()
         self._asked: set[int] = set()
         self._held: dict[int, int] = {}
-        self._former: dict[tuple[int, int], Task] = {}
         self._nodes: dict[str, NodeSight] | None = None
         self._given: dict[str, int] = {}
 
@@ -133,15 +126,11 @@ class Schedule:
 
     def partials(self) -> dict[int, tuple[PartialRef, ...]]:
         """Return the committed partials of every complete stage, in task order."""
-        return {
-            stage: tuple(task.partial for task in tasks if task.partial is not None)
-            for stage, tasks in self._tasks.items()
-            if self.is_complete(stage)
-        }
+        return self._tasks.partials()
 
     def is_complete(self, stage: int) -> bool:
         """Whether a stage is planned and all of its tasks are committed."""
-        return self._uncommitted.get(stage) == 0
+        return self._tasks.is_complete(stage)
 
     def wants(self, stage: int) -> bool:
         """Whether a stage is to be planned now: not if the query has ended since that was asked for."""
@@ -157,7 +146,7 @@ class Schedule:
                 attempts=len(task.attempts),
                 running=tuple((number, task.attempts[number].node_id) for number in task.running),
             )
-            for task in self._open()
+            for task in self._tasks.open()
             if task.attempts
         )
 
@@ -165,7 +154,7 @@ class Schedule:
         """Return the attempts that may still end by themselves, each with its node."""
         return tuple(
             (task.key(self.query_id, number), task.attempts[number].node_id)
-            for task in self._open()
+            for task in self._tasks.open()
             for number in task.running
         )
 
@@ -179,7 +168,7 @@ class Schedule:
         """Whether tasks are open that no node works on, and no node is left to take them."""
         if self.state is not QueryState.RUNNING or self._nodes is None or not self.is_alone():
             return False
-        tasks = [task for task in self._open() if not self._in_session(task)]
+        tasks = [task for task in self._tasks.open() if not self._in_session(task)]
         return bool(tasks) and not any(task.running for task in tasks)
 
     @property
@@ -194,7 +183,7 @@ class Schedule:
 
     def specs(self, stage: int) -> tuple[TaskSpec, ...]:
         """Return the tasks of a stage as planned; none if it is not planned yet."""
-        return tuple(task.spec for task in self._tasks.get(stage, ()))
+        return tuple(task.spec for task in self._tasks.of(stage))
 
     def next_to_hand_over(self) -> TaskSpec | None:
         """Return the task whose rows are to be handed over now; None if there is none, or the root needs all of them.
@@ -203,7 +192,7 @@ class Schedule:
         """
         if self._handing is None:
             return None
-        tasks = self._tasks.get(self._handing.stage, [])
+        tasks = self._tasks.of(self._handing.stage)
         task = self._handing.next(tasks)
         if task is None and self._is_left_alone():
             task = next((task for task in tasks if task.is_open), None)
@@ -211,8 +200,8 @@ class Schedule:
 
     def committed_partial(self, stage: int, task: int) -> PartialRef | None:
         """Return the partial of a task that counts; None if there is none."""
-        tasks = self._tasks.get(stage, [])
-        return tasks[task].partial if task < len(tasks) else None
+        found = self._tasks.get(stage, task)
+        return None if found is None else found.partial
 
     def has_handed_over(self) -> bool:
         """Whether rows of any task went to the user ahead of the others'."""
@@ -220,24 +209,21 @@ class Schedule:
 
     def attempts(self, stage: int, task: int) -> tuple[Attempt, ...]:
         """Return all attempts at a task so far."""
-        found = self._known(stage, task)
+        found = self._tasks.known(stage, task)
         return () if found is None else tuple(found.attempts)
 
     def all_attempts(self) -> tuple[tuple[TaskSpec, tuple[Attempt, ...]], ...]:
         """Return all tasks as they were sent last, each with its attempts so far, by stage and task."""
-        planned = {(task.spec.stage, task.spec.task): task for tasks in self._tasks.values() for task in tasks}
-        known = {**self._former, **planned}
-        return tuple((known[name].spec, tuple(known[name].attempts)) for name in sorted(known))
+        return self._tasks.all_attempts()
 
     def counted(self, stage: int, task: int) -> int | None:
         """Return the attempt at a task that counts; None if there is none."""
-        tasks = self._tasks.get(stage, [])
-        return self._counted(tasks[task]) if task < len(tasks) else None
+        found = self._tasks.get(stage, task)
+        return None if found is None else found.counted
 
     def progress(self) -> tuple[int, int]:
         """Return how many tasks are committed, and how many are known so far."""
-        tasks = [task for stage in self._tasks.values() for task in stage]
-        return sum(1 for task in tasks if task.partial is not None), len(tasks)
+        return self._tasks.progress()
 
     # -- stages -------------------------------------------------------------------------------------------------------
 
@@ -269,9 +255,8 @@ class Schedule:
         if not event.specs:
             raise InternalError(f"query {self.query_id}: stage {event.stage} was planned without a task")
         self._held.pop(event.stage, None)
-        self._tasks[event.stage] = [self._new_task(spec) for spec in event.specs]
-        self._uncommitted[event.stage] = len(event.specs)
-        return self._sent([self._begin(task, task.spec.node_id, now_s) for task in self._tasks[event.stage]])
+        planned = self._tasks.plan(event.stage, event.specs)
+        return self._sent([self._begin(task, task.spec.node_id, now_s) for task in planned])
 
     def _on_stage_held(self, event: StageHeld, _now_s: float) -> tuple[Command, ...]:
         if not self.wants(event.stage) or event.stage in ancestors(self._graph, event.until, self._held):
@@ -291,15 +276,6 @@ class Schedule:
             self._asked.discard(number)
             self._held.pop(number, None)
         return self._ready_stages()
-
-    def _new_task(self, spec: TaskSpec) -> Task:
-        former = self._former.get((spec.stage, spec.task))
-        if former is None:
-            return Task(spec=spec)
-        return Task(spec=spec, attempts=list(former.attempts), epoch=former.epoch + 1, slots=former.slots)
-
-    def _open(self) -> Iterable[Task]:
-        return (task for tasks in self._tasks.values() for task in tasks if task.is_open)
 
     def _in_session(self, task: Task) -> bool:
         return self._graph.stages[task.spec.stage].in_session
@@ -334,7 +310,7 @@ class Schedule:
     def _send_due(self, now_s: float) -> tuple[Command, ...]:
         """Send what waited long enough; what no node can take goes on waiting."""
         begun: list[tuple[str, Dispatch]] = []
-        for task in self._open():
+        for task in self._tasks.open():
             if task.due_s is None or task.due_s > now_s:
                 continue
             if self._in_session(task) or self._nodes is None:
@@ -356,8 +332,7 @@ class Schedule:
 
     def _again(self, task: Task, due_s: float) -> tuple[Command, ...]:
         """Let a task be tried again, or give it up if it failed, or was lost, too often."""
-        most_losses = LOSSES_FOR_AN_ATTEMPT * (self._max_attempts - 1) + 1
-        if task.failures >= self._max_attempts or task.losses >= most_losses:
+        if task.is_spent(self._max_attempts):
             last = task.attempts[-1]
             return self._give_up(task, last.node_id, last.error)
         task.due_s = due_s
@@ -367,35 +342,24 @@ class Schedule:
         cause = cause or NoAliveNodes(f"no node was left for task {task.spec.stage}.{task.spec.task}")
         return self._fail(task_failed(self.query_id, task, node_id, cause))
 
-    def _known(self, stage: int, number: int) -> Task | None:
-        tasks = self._tasks.get(stage, [])
-        return tasks[number] if number < len(tasks) else self._former.get((stage, number))
-
     def _current(self, key: TaskKey) -> Task | None:
         """Return the task that news of an attempt is about; None if the attempt is of no concern any more.
 
         Raises:
             InternalError: If there was no such attempt.
         """
-        task = self._known(key.stage, key.task)
+        task = self._tasks.known(key.stage, key.task)
         if key.query_id != self.query_id or task is None or key.attempt >= len(task.attempts):
             raise InternalError(f"query {self.query_id}: news of {key}, which was never sent")
-        if not self._is_planned(task) or not task.is_open or task.attempts[key.attempt].epoch != task.epoch:
+        if not self._tasks.is_planned(task) or not task.is_open or task.attempts[key.attempt].epoch != task.epoch:
             return None
         return task
-
-    def _is_planned(self, task: Task) -> bool:
-        """Whether a task is one of its stage's as it is planned now: what came before is of no concern any more."""
-        tasks = self._tasks.get(task.spec.stage, ())
-        return task.spec.task < len(tasks) and task is tasks[task.spec.task]
 
     def _on_task_committed(self, event: TaskCommitted, now_s: float) -> tuple[Command, ...]:
         task = self._current(event.key)
         if task is None:
             return ()
-        task.partial, task.due_s = event.partial, None
-        self._uncommitted[event.key.stage] -= 1
-        task.end(event.key.attempt, Outcome.COMMITTED, now_s)
+        self._tasks.commit(task, event.key.attempt, event.partial, now_s)
         if self._handing is not None and self._handing.stage == event.key.stage:
             self._handing.committed(task)
         stops = self._superseded([task], now_s)
@@ -448,7 +412,7 @@ class Schedule:
     def _on_nodes_seen(self, event: NodesSeen, now_s: float) -> tuple[Command, ...]:
         self._nodes = {node.node_id: node for node in event.nodes}
         self._given.clear()
-        for task in self._open():
+        for task in self._tasks.open():
             if self._in_session(task):
                 continue
             lost = [number for number in task.running if self._is_lost(task.attempts[number])]
@@ -482,43 +446,25 @@ class Schedule:
         """Give slow tasks a second attempt on nodes that have nothing to do."""
         begun: list[tuple[str, Dispatch]] = []
         nodes = self._nodes or {}
-        for stage, tasks in self._tasks.items():
+        suspects = {node.node_id for node in nodes.values() if node.state is NodeState.SUSPECT}
+        for stage, tasks in self._tasks.stages():
             if self._graph.stages[stage].in_session or self.is_complete(stage):
                 continue
             idle = [n for n in nodes.values() if n.usable and n.idle_bees > self._given.get(n.node_id, 0)]
-            for number in self._slow(tasks, now_s, sum(n.idle_bees - self._given.get(n.node_id, 0) for n in idle)):
-                task = tasks[number]
-                slow = {task.attempts[n].node_id for n in task.running}
-                free = [n for n in idle if n.node_id not in slow and n.idle_bees > self._given.get(n.node_id, 0)]
+            idle_bees = sum(n.idle_bees - self._given.get(n.node_id, 0) for n in idle)
+            tries = self._max_attempts
+            for task in slow_tasks(
+                tasks, suspects, now_s, idle_bees=idle_bees, max_attempts=tries, policy=self._policy
+            ):
+                busy = {task.attempts[n].node_id for n in task.running}
+                free = [n for n in idle if n.node_id not in busy and n.idle_bees > self._given.get(n.node_id, 0)]
                 node = self._place(task, free)
                 if node is not None:
                     begun.append(self._begin(task, node.node_id, now_s, speculative=True))
         return self._sent(begun)
 
-    def _slow(self, tasks: Sequence[Task], now_s: float, idle_bees: int) -> tuple[int, ...]:
-        running: list[Running] = []
-        extra = 0
-        for task in tasks:
-            if task.partial is not None or not task.running:
-                continue
-            if len(task.running) > 1:
-                extra += 1
-            elif self._may_have_another(task):
-                attempt = task.attempts[task.running[0]]
-                node = (self._nodes or {}).get(attempt.node_id)
-                silent = node is not None and node.state is NodeState.SUSPECT
-                running.append(Running(task=task.spec.task, elapsed_s=now_s - attempt.sent_s, silent=silent))
-        took = [task.attempts[n].seconds for task in tasks if (n := self._counted(task)) is not None]
-        committed_s = [seconds for seconds in took if seconds is not None]
-        return stragglers(running, committed_s, extra=extra, idle_bees=idle_bees, policy=self._policy)
-
-    def _may_have_another(self, task: Task) -> bool:
-        """Whether a second attempt beside the first stays within bounds, even if both fail."""
-        extra = sum(attempt.speculative for attempt in task.attempts)
-        return task.failures + len(task.running) < self._max_attempts and extra < self._max_attempts
-
     def _on_all_nodes_lost(self, event: AllNodesLost, now_s: float) -> tuple[Command, ...]:
-        for task in self._open():
+        for task in self._tasks.open():
             for number in task.running:
                 self._lose(task, number, "was lost while it had the task", now_s)
             task.due_s = None
@@ -528,46 +474,37 @@ class Schedule:
         return self._finish_here()
 
     def _on_rest_is_small(self, _event: RestIsSmall, _now_s: float) -> tuple[Command, ...]:
-        if any(self._open()):
+        if any(self._tasks.open()):
             raise InternalError(f"query {self.query_id}: the rest cannot run here while tasks are open")
         return self._finish_here()
 
     def _finish_here(self) -> tuple[Command, ...]:
-        self._asked.intersection_update(self._tasks)
+        self._asked = {stage for stage in self._asked if stage in self._tasks}
         self.state = QueryState.FINISHING
         return (RunRoot(),)
 
     # -- partials that are lost ---------------------------------------------------------------------------------------
 
-    def _counted(self, task: Task) -> int | None:
-        """Return the attempt that counts; None if there is none."""
-        if task.partial is None:
-            return None
-        return next(n for n, a in enumerate(task.attempts) if a.outcome is Outcome.COMMITTED and a.epoch == task.epoch)
-
-    def _lost_input(self, error: ApiaryError, inputs: Iterable[int]) -> Task | None:
+    def _lost_input(self, error: ApiaryError, inputs: Container[object]) -> Task | None:
         """Return the task whose partial an error says is lost, if that is one that counts, of one of some stages."""
         made_by = error.producer if isinstance(error, PartialLost) else None
         if made_by is None or made_by[0] not in inputs:
             return None
         stage, number, attempt = made_by
-        tasks = self._tasks.get(stage, [])
-        if number >= len(tasks) or self._counted(tasks[number]) != attempt:
-            return None
-        return tasks[number]
+        task = self._tasks.get(stage, number)
+        return None if task is None or task.counted != attempt else task
 
     def _redo(self, task: Task, error: ApiaryError, now_s: float) -> tuple[Command, ...]:
         """Take a committed task back, with all that was planned from what it made, and have it made again."""
         if self._handing is not None and self._handing.forbids(task):
             return self._fail(lost_after_rows(error))
-        counted = self._counted(task)
+        counted = task.counted
         assert counted is not None
-        task.partial = None
-        self._uncommitted[task.spec.stage] += 1
+        self._tasks.take_back(task)
         task.end(counted, Outcome.UNDONE, now_s, error)
         task.epoch += 1
         stops = self._drop_readers(task.spec.stage, now_s)
-        for waiting in self._open():
+        for waiting in self._tasks.open():
             if not waiting.running and waiting.due_s is None and (failed := self._again(waiting, now_s)):
                 return failed
         return (*stops, *self._send_due(now_s), *(() if self.state is QueryState.FAILED else self._ready_stages()))
@@ -579,25 +516,23 @@ class Schedule:
             if stage not in reader.inputs:
                 continue
             self._asked.discard(reader.stage)
-            tasks = self._tasks.pop(reader.stage, None)
-            self._uncommitted.pop(reader.stage, None)
-            if tasks is None:
+            if reader.stage not in self._tasks:
                 continue
+            tasks = self._tasks.drop(reader.stage)
             stops += self._superseded(tasks, now_s)
             for task in tasks:
-                if (counted := self._counted(task)) is not None:
+                if (counted := task.counted) is not None:
                     task.partial = None
                     task.end(counted, Outcome.SUPERSEDED, now_s)
                 task.due_s = None
-                self._former[(task.spec.stage, task.spec.task)] = task
             stops += self._drop_readers(reader.stage, now_s)
         return stops
 
     def _on_record_damaged(self, event: RecordDamaged, now_s: float) -> tuple[Command, ...]:
-        task = self._known(event.stage, event.task)
+        task = self._tasks.known(event.stage, event.task)
         if task is None or not task.attempts:
             raise InternalError(f"query {self.query_id}: a record of task {event.stage}.{event.task}, never sent")
-        if not self._is_planned(task) or not task.is_open or event.epoch != task.epoch:
+        if not self._tasks.is_planned(task) or not task.is_open or event.epoch != task.epoch:
             return ()
         # Whose record it is cannot be told; none of this life's attempts can commit any more.
         task.end(len(task.attempts) - 1, Outcome.UNDONE, now_s, event.error)
@@ -612,12 +547,12 @@ class Schedule:
         return self.state is QueryState.FINISHING and self.has_handed_over()
 
     def _on_handed_over(self, event: HandedOver, _now_s: float) -> tuple[Command, ...]:
-        tasks = self._tasks.get(event.stage, [])
-        if self._handing is None or event.stage != self._handing.stage or event.task >= len(tasks):
+        task = self._tasks.get(event.stage, event.task)
+        if self._handing is None or event.stage != self._handing.stage or task is None:
             raise InternalError(
                 f"query {self.query_id}: rows of task {event.stage}.{event.task} are not to be handed over"
             )
-        self._handing.hand_over(tasks[event.task], alone=self._is_left_alone())
+        self._handing.hand_over(task, alone=self._is_left_alone())
         return ()
 
     def _on_enough_rows(self, _event: EnoughRows, _now_s: float) -> tuple[Command, ...]:
@@ -641,7 +576,7 @@ class Schedule:
 
     def _on_timed_out(self, event: TimedOut, _now_s: float) -> tuple[Command, ...]:
         done, known = self.progress()
-        return self._fail(timed_out(self.query_id, event.timeout_s, done, known, self._open()))
+        return self._fail(timed_out(self.query_id, event.timeout_s, done, known, self._tasks.open()))
 
     def _on_cancelled(self, _event: Cancelled, _now_s: float) -> tuple[Command, ...]:
         self.state = QueryState.CANCELLED

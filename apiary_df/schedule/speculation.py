@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+
+from apiary_df.schedule.attempts import Task
 
 MIN_COMMITTED_SHARE = 0.5
 """Share of a stage's tasks that must be committed before the others can be called slow."""
@@ -66,3 +68,45 @@ def stragglers(
     late = [task for task in running if task.silent or task.elapsed_s > slow_s]
     late.sort(key=lambda task: (not task.silent, -task.elapsed_s, task.task))
     return tuple(task.task for task in late[: max(0, room)])
+
+
+def slow_tasks(
+    tasks: Sequence[Task],
+    suspects: Container[str],
+    now_s: float,
+    *,
+    idle_bees: int,
+    max_attempts: int,
+    policy: Policy,
+) -> list[Task]:
+    """Return the tasks that are worth a second attempt now, the slowest first.
+
+    Args:
+        tasks: All tasks of one stage, in order.
+        suspects: Nodes that are suspect.
+        now_s: The coordinator's clock.
+        idle_bees: Bees that have nothing to do, anywhere.
+        max_attempts: Tries that a task gets.
+        policy: When a task is slow.
+    """
+    running: list[Running] = []
+    extra = 0
+    for task in tasks:
+        if task.partial is not None or not task.running:
+            continue
+        if len(task.running) > 1:
+            extra += 1
+        elif _may_have_another(task, max_attempts):
+            attempt = task.attempts[task.running[0]]
+            silent = attempt.node_id in suspects
+            running.append(Running(task=task.spec.task, elapsed_s=now_s - attempt.sent_s, silent=silent))
+    took = [task.attempts[n].seconds for task in tasks if (n := task.counted) is not None]
+    committed_s = [seconds for seconds in took if seconds is not None]
+    slow = stragglers(running, committed_s, extra=extra, idle_bees=idle_bees, policy=policy)
+    return [tasks[number] for number in slow]
+
+
+def _may_have_another(task: Task, max_attempts: int) -> bool:
+    """Whether a second attempt beside the first stays within bounds, even if both fail."""
+    extra = sum(attempt.speculative for attempt in task.attempts)
+    return task.failures + len(task.running) < max_attempts and extra < max_attempts

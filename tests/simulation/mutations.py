@@ -110,7 +110,7 @@ def _two_attempts_count() -> tuple[Patch, ...]:
     def partials(self: machine.Schedule) -> dict[int, tuple[Any, ...]]:
         return {
             stage: tuple(task.partial for task in tasks for _ in task.attempts)
-            for stage, tasks in self._tasks.items()
+            for stage, tasks in self._tasks.stages()
             if self.is_complete(stage)
         }
 
