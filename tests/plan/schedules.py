@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from apiary_df.errors import PartialLost, StorageTransient
+from apiary_df.errors import ApiaryError, PartialLost, StorageTransient
 from apiary_df.model import PartialRef, ScanFile, ScanInput, TaskKey, TaskSpec
 from apiary_df.plan.stages import ExchangeLeaf, Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
-from apiary_df.schedule import Command, Event, NodeSight, NodesSeen, QueryState, Schedule, TaskCommitted
+from apiary_df.schedule import (
+    Command,
+    Event,
+    NodeSight,
+    NodesSeen,
+    QueryState,
+    Schedule,
+    SendTasks,
+    StagePlanned,
+    Started,
+    TaskCommitted,
+    TaskErred,
+)
 
 QUERY = "q"
 OVER = (QueryState.DONE, QueryState.FAILED, QueryState.CANCELLED)
@@ -74,6 +86,33 @@ def seen(*node_ids: str, **changes: Any) -> NodesSeen:
     """Return what heartbeats say if these nodes live, with two bees each."""
     facts = {"bees_total": 2, "idle_bees": 2, **changes}
     return NodesSeen(nodes=tuple(NodeSight(node_id=node_id, **facts) for node_id in node_ids))
+
+
+def running(tasks: int = 2, *, max_attempts: int = 4) -> Schedule:
+    """Return a schedule whose only stage is planned and sent."""
+    schedule = Schedule(QUERY, CHAIN, max_attempts=max_attempts)
+    tell(schedule, Started())
+    tell(schedule, StagePlanned(stage=0, specs=specs(0, tasks)))
+    return schedule
+
+
+def erred(stage: int, task: int, attempt: int, error: ApiaryError, node_id: str = "a") -> TaskErred:
+    return TaskErred(key=key(stage, task, attempt), node_id=node_id, error=error)
+
+
+def sent_to(commands: Sequence[Command]) -> list[str]:
+    """Return the nodes that commands send tasks to, once a task."""
+    return [command.node_id for command in commands if isinstance(command, SendTasks) for _ in command.tasks]
+
+
+def sent(commands: Sequence[Command]) -> list[tuple[int, int, int]]:
+    """Return stage, task and attempt of all that commands send."""
+    return [
+        (task.spec.stage, task.spec.task, task.attempt)
+        for command in commands
+        if isinstance(command, SendTasks)
+        for task in command.tasks
+    ]
 
 
 def lost(of: TaskKey) -> PartialLost:
