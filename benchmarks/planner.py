@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datafusion
+import typer
 
 from apiary_df.demo import tpch_queries
 from apiary_df.demo.data import generate_tpch, tpch_paths
@@ -291,10 +292,11 @@ def report_plans() -> None:
 
 
 def main() -> None:
+    """Measure placing, handing out and scheduling many cells, and cutting TPC-H's plans."""
     report_placing()
     report_tasks()
     report_plans()
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
