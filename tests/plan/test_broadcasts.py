@@ -8,7 +8,6 @@ from pathlib import Path
 
 import datafusion
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from apiary_df.adapt.broadcasts import BroadcastOptions
@@ -18,8 +17,9 @@ from apiary_df.plan.rules import RewriteOptions
 from apiary_df.planning import RunsOnSwarm
 from apiary_df.tasks import TaskOptions
 from plan.checks import check_rows, check_sample
+from plan.joined_tables import join_of_type, register_few_and_many, shuffling
 from plan.local_swarm import LocalSwarm, Ran, node
-from plan.sample_queries import SAMPLES, Sample
+from plan.sample_queries import SAMPLES, SHUFFLED, Sample
 
 ALWAYS = BroadcastOptions(most_bytes=1 << 40, from_bytes=0, least_gain=0, most_waited=float("inf"))
 """Wherever it is right at all."""
@@ -46,19 +46,6 @@ def swarm(
         key_filters=key_filters,
         broadcasts=broadcasts,
     )
-
-
-SHUFFLING = (
-    ("datafusion.optimizer.hash_join_single_partition_threshold", "0"),
-    ("datafusion.optimizer.hash_join_single_partition_threshold_rows", "0"),
-)
-"""Settings under which joins shuffle both sides, whatever is known of their sizes."""
-
-
-def shuffling(**options: str) -> datafusion.SessionContext:
-    """Return a session of some partitions in which joins shuffle both sides."""
-    settings = {"datafusion.execution.target_partitions": "3", **dict(SHUFFLING), **options}
-    return datafusion.SessionContext(datafusion.SessionConfig(settings))
 
 
 @pytest.fixture
@@ -91,7 +78,7 @@ def test_tpch_joined_where_rows_are_made_equals_datafusion(
 def test_sample_joined_where_rows_are_made_equals_datafusion(
     sample: Sample, samples_under: Callable[[Sample], datafusion.SessionContext], tmp_path: Path
 ) -> None:
-    ctx = samples_under(replace(sample, settings=(*sample.settings, *SHUFFLING)))
+    ctx = samples_under(replace(sample, settings=(*sample.settings, *SHUFFLED.items())))
     check_sample(ctx, sample, swarm(ctx, tmp_path).run(sample.sql).table)
 
 
@@ -122,31 +109,17 @@ TYPES = {
 
 @pytest.fixture
 def joined(tmp_path: Path) -> datafusion.SessionContext:
-    """A session with two tables of several files: few rows and many, keys missing on either side."""
     # Else sides are swapped by their sizes, and the type with them.
     ctx = shuffling(**{"datafusion.optimizer.join_reordering": "false"})
-    keys = pa.array([1, 2, None, 3, 3, 7, 8, None], pa.int64())
-    for name, places in (("few", [0, 1, 2, 3, 5]), ("many", [0, 1, 2, 3, 4, 6, 7] * 5)):
-        (tmp_path / name).mkdir()
-        for part in range(2):
-            taken = keys.take(pa.array(places[part::2]))
-            rows = pa.table({"k": taken, "n": pa.array(range(len(taken)), pa.int64())})
-            pq.write_table(rows, tmp_path / name / f"{part}.parquet", row_group_size=4)
-        ctx.register_parquet(name, str(tmp_path / name))
-    return ctx
-
-
-def of_type(kind: str) -> str:
-    columns = {"LEFT SEMI JOIN": "f.*", "LEFT ANTI JOIN": "f.*", "RIGHT SEMI JOIN": "m.*", "RIGHT ANTI JOIN": "m.*"}
-    return f"SELECT {columns.get(kind, '*')} FROM (SELECT * FROM few WHERE n < 2) f {kind} many m ON f.k = m.k"
+    return register_few_and_many(ctx, pa.array([1, 2, None, 3, 3, 7, 8, None], pa.int64()), tmp_path)
 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_only_joins_without_rows_of_the_small_side_alone(
     kind: str, joined: datafusion.SessionContext, tmp_path: Path
 ) -> None:
-    ran = swarm(joined, tmp_path).run(of_type(kind))
-    check_rows(joined.sql(of_type(kind)).to_arrow_table(), ran.table, ())
+    ran = swarm(joined, tmp_path).run(join_of_type(kind))
+    check_rows(joined.sql(join_of_type(kind)).to_arrow_table(), ran.table, ())
     assert bool(left_out(ran)) == TYPES[kind]
 
 
@@ -172,7 +145,7 @@ def test_a_stage_less_writes_less(joined: datafusion.SessionContext, tmp_path: P
     def written(ran: Ran) -> int:
         return sum(ref.rows for refs in ran.partials.values() for ref in refs)
 
-    without, with_ = (swarm(joined, tmp_path, options).run(of_type("JOIN")) for options in (NEVER, ALWAYS))
+    without, with_ = (swarm(joined, tmp_path, options).run(join_of_type("JOIN")) for options in (NEVER, ALWAYS))
     assert not without.changes
     assert "joined where they are made" in next(iter(with_.changes.values()))
     assert written(with_) < written(without)
@@ -192,4 +165,4 @@ def test_a_stage_less_writes_less(joined: datafusion.SessionContext, tmp_path: P
 def test_a_side_that_is_large_or_far_off_is_not_read_whole(
     options: BroadcastOptions, joined: datafusion.SessionContext, tmp_path: Path
 ) -> None:
-    assert not left_out(swarm(joined, tmp_path, options).run(of_type("JOIN")))
+    assert not left_out(swarm(joined, tmp_path, options).run(join_of_type("JOIN")))

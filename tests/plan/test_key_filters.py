@@ -8,7 +8,6 @@ from pathlib import Path
 
 import datafusion
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from apiary_df.adapt.dependencies import scanned_bytes
@@ -20,6 +19,7 @@ from apiary_df.plan.stages import ExchangeLeaf
 from apiary_df.planning import RunsOnSwarm
 from apiary_df.tasks import TaskOptions
 from plan.checks import check_rows, check_sample
+from plan.joined_tables import join_of_type, register_few_and_many, shuffling
 from plan.local_swarm import LocalSwarm, Ran, node
 from plan.sample_queries import SAMPLES, Sample
 
@@ -103,28 +103,14 @@ TYPES = (
 
 
 def joined(keys: pa.Array, folder: Path) -> datafusion.SessionContext:
-    """Return a session with two tables of several files: few rows and many, keys missing on either side."""
-    ctx = datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(3))
-    # Nothing is collected, so that both sides of every join are shuffled.
-    ctx.sql("SET datafusion.optimizer.hash_join_single_partition_threshold = 0")
-    ctx.sql("SET datafusion.optimizer.hash_join_single_partition_threshold_rows = 0")
-    for name, places in (("few", [0, 1, 2, 3, 5]), ("many", [0, 1, 2, 3, 4, 6, 7] * 5)):
-        (folder / name).mkdir()
-        for part in range(2):
-            taken = keys.take(pa.array(places[part::2]))
-            rows = pa.table({"k": taken, "n": pa.array(range(len(taken)), pa.int64())})
-            pq.write_table(rows, folder / name / f"{part}.parquet", row_group_size=4)
-        ctx.register_parquet(name, str(folder / name))
-    return ctx
+    return register_few_and_many(shuffling(), keys, folder)
 
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("keys", KEYS)
 def test_join_of_shuffled_sides_keeps_its_rows(keys: str, kind: str, tmp_path: Path) -> None:
     ctx = joined(KEYS[keys], tmp_path)
-    columns = {"LEFT SEMI JOIN": "f.*", "LEFT ANTI JOIN": "f.*", "RIGHT SEMI JOIN": "m.*", "RIGHT ANTI JOIN": "m.*"}
-    many = "(SELECT k, count(*) AS c, sum(n) AS s FROM many GROUP BY k)"
-    sql = f"SELECT {columns.get(kind, '*')} FROM (SELECT * FROM few WHERE n < 2) f {kind} {many} m ON f.k = m.k"
+    sql = join_of_type(kind, "(SELECT k, count(*) AS c, sum(n) AS s FROM many GROUP BY k)")
     ran = swarm(ctx, tmp_path).run(sql)
     check_rows(ctx.sql(sql).to_arrow_table(), ran.table, ())
 
@@ -134,8 +120,7 @@ def test_rows_of_a_side_that_the_join_hands_on_without_a_partner_stay(tmp_path: 
     selective = replace(ALWAYS, any_stage=False)
 
     def filtered(kind: str) -> bool:
-        many = "(SELECT k, sum(n) FROM many GROUP BY k)"
-        sql = f"SELECT * FROM (SELECT * FROM few WHERE n < 2) f {kind} {many} m ON f.k = m.k"
+        sql = join_of_type(kind, "(SELECT k, sum(n) FROM many GROUP BY k)")
         return bool(swarm(ctx, tmp_path, selective).run(sql).changes)
 
     assert filtered("JOIN")
@@ -176,7 +161,7 @@ def test_keys_are_not_waited_for_if_they_are_a_long_way_off(tpch: datafusion.Ses
 
 def test_many_keys_are_not_handed_on(tmp_path: Path) -> None:
     ctx = joined(KEYS["numbers"], tmp_path)
-    sql = "SELECT * FROM (SELECT * FROM few WHERE n < 2) f JOIN many m ON f.k = m.k"
+    sql = join_of_type("JOIN")
     assert swarm(ctx, tmp_path, ALWAYS).run(sql).changes
     above = replace(ALWAYS, most_bytes=1)
     assert swarm(ctx, tmp_path, above).run(sql).changes

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from swarm.planted import heartbeat
 
 from apiary_df.errors import ObjectDamaged
 from apiary_df.model import NodeState
-from apiary_df.protocol import keys, versions
+from apiary_df.protocol import keys
 from apiary_df.protocol.heartbeat import NodeObserver, read_nodes
 from apiary_df.protocol.inbox import Inbox, send
-from apiary_df.protocol.messages import Heartbeat, Mail
+from apiary_df.protocol.messages import Mail
 from apiary_df.protocol.partial import materialize, read_partial
 from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.protocol.storage import write_message
@@ -76,28 +77,7 @@ def test_concurrent_senders_get_numbers_of_their_own(store: Store) -> None:
 
 
 def test_a_heartbeat_just_written_is_alive_at_first_sight(store: Store) -> None:
-    beat = Heartbeat(
-        node_id="n",
-        seq=1,
-        protocol_version=versions.PROTOCOL_VERSION,
-        datafusion_version=versions.datafusion_version(),
-        apiary_version="1",
-        hostname="h",
-        pid=1,
-        cores=1,
-        memory_bytes=1,
-        memory_per_bee=1,
-        target_cell_size=1,
-        bees_total=1,
-        bees_busy=0,
-        cached_cells={},
-        inbox_next=0,
-        leaving=False,
-        allow_udfs=False,
-        queries=(),
-        started_at="",
-    )
-    write_message(store, keys.heartbeat("n"), beat)
+    write_message(store, keys.heartbeat("n"), heartbeat("n"))
     # S3 stamps whole seconds, hence limits of more than that.
     observer = NodeObserver(suspect_after_s=5, dead_after_s=10, store_now=store.check_writable(), now_s=0)
     [view] = read_nodes(store, observer, 0)

@@ -31,15 +31,15 @@ from apiary_df.model import ExchangeInput, PartialRef, Segment, SegmentRef, Task
 from apiary_df.plan import codec
 from apiary_df.plan.tree import PlanNode
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import ErrorReport, Heartbeat, Lease, Mail, Manifest, StageEntry, TaskMail, encode
+from apiary_df.protocol.messages import ErrorReport, Lease, Mail, TaskMail, encode
 from apiary_df.protocol.partial_writer import PartialWriter
 from apiary_df.protocol.storage import read_message, write_bytes, write_message
-from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.tables import CellTable, register
 from apiary_df.worker.bee import Bench, prepare_plan
 from apiary_df.worker.engine import Engine
+from swarm import planted
 
 FILES, ROWS_PER_FILE = 4, 500
 BY_GROUP = "SELECT g, count(x) AS n, sum(x) AS s FROM t GROUP BY g ORDER BY g"
@@ -269,32 +269,6 @@ class TestNumbers:
         assert not (tmp_path / "swarm").exists()
 
 
-def heartbeat(node_id: str, **changes: Any) -> Heartbeat:
-    facts: dict[str, Any] = {
-        "node_id": node_id,
-        "seq": 1,
-        "protocol_version": PROTOCOL_VERSION,
-        "datafusion_version": datafusion.__version__,
-        "apiary_version": "1",
-        "hostname": "elsewhere",
-        "pid": 1,
-        "cores": 4,
-        "memory_bytes": 4 << 30,
-        "memory_per_bee": 1 << 30,
-        "target_cell_size": 64 << 20,
-        "bees_total": 4,
-        "bees_busy": 0,
-        "cached_cells": {},
-        "inbox_next": 0,
-        "leaving": False,
-        "allow_udfs": False,
-        "queries": (),
-        "started_at": "",
-        **changes,
-    }
-    return Heartbeat(**facts)
-
-
 OTHER_VERSIONS = pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -311,7 +285,7 @@ class TestOtherVersions:
         self, distributed: SessionContext, changes: dict[str, Any], reason: str
     ) -> None:
         store = root_of(distributed)
-        write_message(store, keys.heartbeat("stranger"), heartbeat("stranger", **changes))
+        write_message(store, keys.heartbeat("stranger"), planted.heartbeat("stranger", **changes))
         view = next(view for view in distributed.nodes() if view.info.node_id == "stranger")
         assert not view.usable
         assert reason in view.reason
@@ -320,7 +294,7 @@ class TestOtherVersions:
 
     @OTHER_VERSIONS
     def test_status_says_why(self, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
-        write_message(open_store(str(tmp_path)), keys.heartbeat("stranger"), heartbeat("stranger", **changes))
+        write_message(open_store(str(tmp_path)), keys.heartbeat("stranger"), planted.heartbeat("stranger", **changes))
         code, output = cli("status", "-s", str(tmp_path), "--json")
         assert code == 0
         assert reason in output
@@ -328,7 +302,7 @@ class TestOtherVersions:
 
     def test_swarm_of_nothing_else_answers_here_and_says_why(self, tmp_path: Path, folder: Path) -> None:
         root = tmp_path / "swarm"
-        beat = heartbeat("stranger", datafusion_version="54.0.0")
+        beat = planted.heartbeat("stranger", datafusion_version="54.0.0")
         write_message(open_store(str(root)), keys.heartbeat("stranger"), beat)
         with SessionContext(storage=str(root), **FORCED) as ctx:
             ctx.register_parquet("t", str(folder))
@@ -370,7 +344,7 @@ class TestPlanted:
         still_answers(distributed)
 
     def test_heartbeat_under_another_nodes_name_is_shown_with_its_reason(self, distributed: SessionContext) -> None:
-        write_message(root_of(distributed), keys.heartbeat("one"), heartbeat("two"))
+        write_message(root_of(distributed), keys.heartbeat("one"), planted.heartbeat("two"))
         (view,) = [view for view in distributed.nodes() if not view.usable]
         assert (view.info.node_id, "is of node 'two'" in view.reason) == ("one", True)
 
@@ -393,7 +367,7 @@ class TestPlanted:
     ) -> None:
         store = root_of(distributed)
         view = distributed.nodes()[0]
-        data = manifest if isinstance(manifest, bytes) else encode(planted_manifest(**manifest))
+        data = manifest if isinstance(manifest, bytes) else encode(planted.manifest(**manifest))
         write_bytes(store, keys.plan("planted", 0), b"\xff\xff no plan")
         write_bytes(store, keys.manifest("planted"), data)
         write_message(store, keys.lease("planted"), Lease(query_id="planted", coordinator="somebody", seq=0))
@@ -405,30 +379,6 @@ class TestPlanted:
         assert report.error.code == code
         assert report.node_id == view.info.node_id
         still_answers(distributed)
-
-
-def planted_manifest(stage: int = 0, schema: bytes | None = None, **changes: Any) -> Manifest:
-    fields: dict[str, Any] = {
-        "query_id": "planted",
-        "coordinator": "somebody",
-        "sql": None,
-        "protocol_version": PROTOCOL_VERSION,
-        "datafusion_version": datafusion.__version__,
-        "settings": {},
-        "created_at": "",
-        "timeout_s": None,
-        "stages": (
-            StageEntry(
-                stage=stage,
-                inputs=(),
-                output="gather",
-                partitions=1,
-                schema=pa.schema([("x", pa.int64())]).serialize().to_pybytes() if schema is None else schema,
-            ),
-        ),
-        **changes,
-    }
-    return Manifest(**fields)
 
 
 def planted_mail(incarnation: str) -> Mail:

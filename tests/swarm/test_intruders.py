@@ -26,7 +26,6 @@ from apiary_df.protocol.messages import (
     Lease,
     Mail,
     Manifest,
-    StageEntry,
     TaskMail,
     WriteJournal,
     WriteNote,
@@ -45,12 +44,12 @@ from apiary_df.protocol.seal import (
     seal,
 )
 from apiary_df.protocol.storage import read_message, write_bytes, write_message
-from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.query_objects import QueryObjects
 from apiary_df.roots import roots_of
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from swarm.helpers import FORCED, check_nothing_left, wait_until
+from swarm.planted import manifest
 
 KEY, OTHER = "canary-" + secrets.token_urlsafe(32), secrets.token_urlsafe(32)
 OPTIONS = StoreOptions(swarm_key=KEY)
@@ -155,28 +154,10 @@ def test_heartbeat(swarm: LocalSwarm, session: SessionContext, expected: list[di
 
 
 def planted(name: str, *, incarnation: str, scan: bool = True) -> tuple[Manifest, Mail, Lease]:
-    entry = StageEntry(
-        stage=0,
-        inputs=(),
-        output="gather",
-        partitions=1,
-        schema=pa.schema([("x", pa.int64())]).serialize().to_pybytes(),
-    )
-    manifest = Manifest(
-        query_id=name,
-        coordinator="somebody",
-        sql=None,
-        protocol_version=PROTOCOL_VERSION,
-        datafusion_version=datafusion.__version__,
-        settings={},
-        created_at="",
-        timeout_s=None,
-        stages=(entry,),
-    )
     spec = TaskSpec(stage=0, task=0, node_id="any", output_partitions=1)
     task = TaskMail(spec=spec, attempt=0)
     mail = Mail(token=secrets.token_hex(8), query_id=name, sender="somebody", tasks=(task,), incarnation=incarnation)
-    return manifest, mail, Lease(query_id=name, coordinator="somebody", seq=0)
+    return manifest(name), mail, Lease(query_id=name, coordinator="somebody", seq=0)
 
 
 PLAN = bytes.fromhex("da01020a00")

@@ -4,40 +4,32 @@ import io
 
 import pytest
 from rich.console import Console
+from swarm.planted import heartbeat
 
 from apiary_df.cli.status import SILENT_S, node_facts, render, render_queries
 from apiary_df.model import NodeState
 from apiary_df.protocol.heartbeat import NodeView, to_node_info
-from apiary_df.protocol.messages import Heartbeat
 from apiary_df.replay.running import Running
 
 
 def view(node_id: str, *, state: NodeState = NodeState.ALIVE, reason: str = "", **facts: object) -> NodeView:
-    values: dict[str, object] = {
-        "node_id": node_id,
+    values = {
         "seq": 3,
         "protocol_version": 1,
         "datafusion_version": "55.0.0",
         "apiary_version": "0.1.0",
-        "hostname": "box",
-        "pid": 7,
-        "cores": 4,
         "memory_bytes": 2**31,
         "memory_per_bee": 2**30,
-        "target_cell_size": 2**25,
         "bees_total": 2,
         "bees_busy": 1,
         "cached_cells": {"a": 2**20, "b": 2**20},
-        "inbox_next": 0,
-        "leaving": False,
-        "allow_udfs": False,
         "queries": ("q1",),
         "started_at": "2026-01-01T00:00:00+00:00",
         "python_version": "3.11",
         **facts,
     }
-    heartbeat = Heartbeat(**values)  # type: ignore[arg-type]
-    return NodeView(info=to_node_info(heartbeat, state), heartbeat=heartbeat, age_s=0.1234567, reason=reason)
+    beat = heartbeat(node_id, **values)
+    return NodeView(info=to_node_info(beat, state), heartbeat=beat, age_s=0.1234567, reason=reason)
 
 
 def shown(*views: NodeView, width: int = 80) -> str:

@@ -15,17 +15,7 @@ PATIENCE_S = 30.0
 
 
 def order(task: int, *, query: str = "q1", sender: str = "s1", slots: int = 1, attempt: int = 0) -> Order:
-    spec = TaskSpec(
-        stage=0,
-        task=task,
-        node_id="n1",
-        output_partitions=1,
-        scans=(),
-        exchanges=(),
-        branches=(),
-        input_bytes=0,
-        why="",
-    )
+    spec = TaskSpec(stage=0, task=task, node_id="n1", output_partitions=1)
     mail = TaskMail(spec=spec, attempt=attempt, slots=slots)
     return Order(query_id=query, sender=sender, mail=mail, received_s=0.0, slots=slots)
 

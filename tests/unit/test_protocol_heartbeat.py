@@ -11,6 +11,7 @@ import datafusion
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from swarm import planted
 
 from apiary_df.errors import VersionMismatch
 from apiary_df.model import NodeState
@@ -27,28 +28,8 @@ START_S = 500.0
 
 
 def heartbeat(seq: int = 1, node_id: str = "n1", **changes: Any) -> Heartbeat:
-    facts: dict[str, Any] = {
-        "node_id": node_id,
-        "seq": seq,
-        "protocol_version": versions.PROTOCOL_VERSION,
-        "datafusion_version": datafusion.__version__,
-        "apiary_version": "1",
-        "hostname": "h",
-        "pid": 1,
-        "cores": 4,
-        "memory_bytes": 4_000,
-        "memory_per_bee": 1_000,
-        "target_cell_size": 100,
-        "bees_total": 4,
-        "bees_busy": 1,
-        "cached_cells": {"c": 7},
-        "inbox_next": 0,
-        "leaving": False,
-        "allow_udfs": False,
-        "queries": (),
-        "started_at": "",
-    }
-    return Heartbeat(**{**facts, **changes})
+    facts = {"cores": 4, "memory_bytes": 4_000, "memory_per_bee": 1_000, "target_cell_size": 100, "bees_busy": 1}
+    return planted.heartbeat(node_id, seq=seq, **{**facts, "cached_cells": {"c": 7}, **changes})
 
 
 def observer() -> NodeObserver:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-import datafusion
 import pytest
+from swarm.planted import heartbeat
 
 from apiary_df.config import Settings
 from apiary_df.errors import StorageUnreachable
 from apiary_df.model import NodeInfo, TaskKey
 from apiary_df.plan.functions import PythonFunction
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import Heartbeat
 from apiary_df.protocol.storage import write_message
-from apiary_df.protocol.versions import PROTOCOL_VERSION, python_version
+from apiary_df.protocol.versions import python_version
 from apiary_df.store import Store, open_store
 from apiary_df.view import UNHEARD_BEATS, UNREAD_BEATS, GivenWork, SwarmView
 
@@ -36,29 +35,7 @@ def view(store: Store) -> SwarmView:
 
 
 def beat(store: Store, node_id: str = "n1", **changes: Any) -> None:
-    facts: dict[str, Any] = {
-        "node_id": node_id,
-        "seq": 1,
-        "protocol_version": PROTOCOL_VERSION,
-        "datafusion_version": datafusion.__version__,
-        "apiary_version": "1",
-        "hostname": "h",
-        "pid": 1,
-        "cores": 4,
-        "memory_bytes": 4_000,
-        "memory_per_bee": 1_000,
-        "target_cell_size": 100,
-        "bees_total": 4,
-        "bees_busy": 0,
-        "cached_cells": {},
-        "inbox_next": 0,
-        "leaving": False,
-        "allow_udfs": False,
-        "queries": (),
-        "started_at": "",
-        **changes,
-    }
-    write_message(store, keys.heartbeat(node_id), Heartbeat(**facts))
+    write_message(store, keys.heartbeat(node_id), heartbeat(node_id, **changes))
 
 
 def seen(view: SwarmView) -> NodeInfo:

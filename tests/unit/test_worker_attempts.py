@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import uuid
 
-import datafusion
-import pyarrow as pa
 import pytest
+from swarm.planted import manifest
 
 from apiary_df.host import SYSTEM
 from apiary_df.model import PartialRef, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.protocol import keys
-from apiary_df.protocol.messages import CommitRecord, Lease, Mail, Manifest, StageEntry, StageFragment, TaskMail
+from apiary_df.protocol.messages import CommitRecord, Lease, Mail, Manifest, StageFragment, TaskMail
 from apiary_df.protocol.storage import read_message, write_bytes, write_message
-from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.roots import Roots
 from apiary_df.store import Store, open_store
 from apiary_df.worker.attempts import Attempts
@@ -42,38 +40,14 @@ def store() -> Store:
 
 def announce(store: Store) -> None:
     """Put into storage what a node has to know of a query."""
-    schema = pa.schema([pa.field("n", pa.int64())]).serialize().to_pybytes()
-    entry = StageEntry(stage=0, inputs=(), output="gather", partitions=1, schema=schema)
-    manifest = Manifest(
-        query_id=QUERY,
-        coordinator="s1",
-        sql=None,
-        protocol_version=PROTOCOL_VERSION,
-        datafusion_version=datafusion.__version__,
-        settings={},
-        created_at="2026-01-01",
-        timeout_s=None,
-        stages=(entry,),
-    )
     write_message(store, keys.lease(QUERY), Lease(query_id=QUERY, coordinator="s1", seq=0))
     write_bytes(store, keys.plan(QUERY, 0), codec.encode(codec.build("placeholder_row", schema=b"")))
-    write_message(store, keys.manifest(QUERY), manifest)
+    write_message(store, keys.manifest(QUERY), manifest(QUERY))
 
 
 def order_of(version: int = 0, task: int = 0, letter: Mail | None = None) -> Order:
     """Return an order for a share of one of the stage's fragments."""
-    spec = TaskSpec(
-        stage=0,
-        task=task,
-        node_id="n1",
-        output_partitions=1,
-        scans=(),
-        exchanges=(),
-        branches=(),
-        input_bytes=0,
-        why="",
-        version=version,
-    )
+    spec = TaskSpec(stage=0, task=task, node_id="n1", output_partitions=1, version=version)
     return Order(query_id=QUERY, sender="s1", mail=TaskMail(spec=spec, attempt=0), received_s=0.0, letter=letter)
 
 
