@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from apiary_df import SessionContext
+from apiary_df.dataframe import RecordBatchStream
 from apiary_df.errors import ApiaryError, QueryCancelled, QueryTimeout, TaskFailed
 from apiary_df.protocol import keys
 from apiary_df.store import open_store
@@ -135,40 +136,17 @@ class TestEarlyEnd:
 class TestCancel:
     def test_running_query_is_cancelled_from_another_thread(self, joined: Open) -> None:
         ctx = joined()
-        stream = ctx.sql(SLOW).execute_stream()
-        caught: list[BaseException] = []
-        runner = threading.Thread(target=_catching, args=(lambda: next(stream), caught))
-        runner.start()
-        wait_until(lambda: any(view.heartbeat.queries for view in ctx.nodes()), "a node at work")
-        stream.cancel()
-        runner.join(10)
-        assert not runner.is_alive()
-        assert [type(error) for error in caught] == [QueryCancelled]
+        _end_at_work(ctx, lambda stream: stream.cancel())
         check_nothing_left(str(ctx.storage))
 
     def test_running_query_is_closed_from_another_thread(self, joined: Open) -> None:
         ctx = joined()
-        stream = ctx.sql(SLOW).execute_stream()
-        caught: list[BaseException] = []
-        runner = threading.Thread(target=_catching, args=(lambda: next(stream), caught))
-        runner.start()
-        wait_until(lambda: any(view.heartbeat.queries for view in ctx.nodes()), "a node at work")
-        stream.close()
-        runner.join(10)
-        assert not runner.is_alive()
-        assert [type(error) for error in caught] == [QueryCancelled]
+        _end_at_work(ctx, lambda stream: stream.close())
         check_nothing_left(str(ctx.storage))
 
     def test_cancelled_query_that_is_kept_is_not_worked_on_any_more(self, joined: Open) -> None:
         ctx = joined(keep=True)
-        stream = ctx.sql(SLOW).execute_stream()
-        caught: list[BaseException] = []
-        runner = threading.Thread(target=_catching, args=(lambda: next(stream), caught))
-        runner.start()
-        wait_until(lambda: any(view.heartbeat.queries for view in ctx.nodes()), "a node at work")
-        stream.cancel()
-        runner.join(30)
-        assert [type(error) for error in caught] == [QueryCancelled]
+        _end_at_work(ctx, lambda stream: stream.cancel())
         wait_until_idle(ctx)
         store = open_store(str(ctx.storage))
         (query_id,) = {keys.query_of(meta.key) for meta in store.list(keys.QUERIES)}
@@ -184,6 +162,19 @@ class TestCancel:
         with pytest.raises(QueryCancelled):
             next(stream)
         check_nothing_left(str(shared.storage))
+
+
+def _end_at_work(ctx: SessionContext, end: Callable[[RecordBatchStream], object]) -> None:
+    """Have a query run until a node is at work on it, end it from another thread, and check how it ended."""
+    stream = ctx.sql(SLOW).execute_stream()
+    caught: list[BaseException] = []
+    runner = threading.Thread(target=_catching, args=(lambda: next(stream), caught))
+    runner.start()
+    wait_until(lambda: any(view.heartbeat.queries for view in ctx.nodes()), "a node at work")
+    end(stream)
+    runner.join(30)
+    assert not runner.is_alive()
+    assert [type(error) for error in caught] == [QueryCancelled]
 
 
 def _catching(work: Callable[[], object], caught: list[BaseException]) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from swarm.planted import manifest
 
 from apiary_df import history, query_objects
 from apiary_df.errors import ApiaryError, QueryCancelled, TaskFailed
 from apiary_df.history import History, ending_of
 from apiary_df.model import ScanFile, ScanInput, TaskSpec
 from apiary_df.protocol.kept import Outcome
-from apiary_df.protocol.messages import Manifest
 from apiary_df.protocol.storage import limit_of, write_message
 from apiary_df.query_objects import QueryObjects
 from apiary_df.replay.trace import read_task, read_trace
@@ -83,18 +83,7 @@ def test_tasks_of_a_large_stage_lie_in_several_objects_and_each_is_found(
     store = open_store(str(tmp_path))
     scan = ScanInput(leaf=0, files=(ScanFile(path="a.parquet", size_bytes=1),))
     specs = [TaskSpec(stage=0, task=n, node_id=NODE, output_partitions=1, scans=(scan,)) for n in range(40)]
-    manifest = Manifest(
-        query_id=QUERY,
-        coordinator=SESSION,
-        sql=None,
-        protocol_version=1,
-        datafusion_version="55.0.0",
-        settings={},
-        created_at="",
-        timeout_s=None,
-        stages=(),
-    )
-    write_message(store, f"_queries/{QUERY}/manifest.json", manifest)
+    write_message(store, f"_queries/{QUERY}/manifest.json", manifest(QUERY, coordinator=SESSION, stages=()))
     outcome = outcome_of(*(attempt(spec.task) for spec in specs))
     QueryObjects(QUERY, store, SESSION).keep(outcome, {0: specs}, None)
     trace = read_trace(store, QUERY)

@@ -6,10 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from swarm.planted import manifest
 
 from apiary_df.protocol import keys
 from apiary_df.protocol.kept import Outcome
-from apiary_df.protocol.messages import Lease, Manifest
+from apiary_df.protocol.messages import Lease
 from apiary_df.protocol.storage import write_message
 from apiary_df.replay.running import running_queries
 from apiary_df.store import Store, open_store
@@ -22,18 +23,8 @@ def store(tmp_path: Path) -> Store:
 
 def announce(store: Store, query_id: str, sql: str | None = "SELECT 1") -> None:
     write_message(store, keys.lease(query_id), Lease(query_id=query_id, coordinator="session-1", seq=0))
-    manifest = Manifest(
-        query_id=query_id,
-        coordinator="session-1",
-        sql=sql,
-        protocol_version=1,
-        datafusion_version="55.0.0",
-        settings={},
-        created_at="2026-01-02T03:04:05+00:00",
-        timeout_s=None,
-        stages=(),
-    )
-    write_message(store, keys.manifest(query_id), manifest)
+    announced = manifest(query_id, coordinator="session-1", sql=sql, created_at="2026-01-02T03:04:05+00:00", stages=())
+    write_message(store, keys.manifest(query_id), announced)
 
 
 def end(store: Store, query_id: str) -> None:
