@@ -19,6 +19,8 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.tracing import owner_of
+
 BEE_PHASES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "read": (("apiary_df.worker.bee", "locate_inputs"),),
     "decode": (("apiary_df.plan.codec", "decode"), ("apiary_df.worker.bee", "prepare_plan")),
@@ -94,10 +96,7 @@ class Meter:
         """Have functions of these phases measured from now on."""
         for phase, places in phases.items():
             for module, path in places:
-                owner: Any = __import__(module, fromlist=["_"])
-                *holders, name = path.split(".")
-                for holder in holders:
-                    owner = getattr(owner, holder)
+                owner, name = owner_of(module, path)
                 setattr(owner, name, self._measured(phase, getattr(owner, name)))
 
     def _measured(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:

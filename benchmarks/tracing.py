@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -87,7 +86,7 @@ class Recorder:
         undo: list[tuple[Any, str, Any]] = []
         for module_name, qualified in names.items():
             for name in qualified:
-                owner, attribute = _owner(importlib.import_module(module_name), name)
+                owner, attribute = owner_of(module_name, name)
                 original = getattr(owner, attribute)
                 undo.append((owner, attribute, original))
                 setattr(owner, attribute, self._timed(name, original))
@@ -121,8 +120,13 @@ class Recorder:
         os.write(self._file, msgspec.json.encode(span) + b"\n")
 
 
-def _owner(module: ModuleType, qualified: str) -> tuple[Any, str]:
-    owner: Any = module
+def owner_of(module_name: str, qualified: str) -> tuple[Any, str]:
+    """Return the module or class that holds a name, and the name within.
+
+    Raises:
+        AttributeError: If there is no such class any more.
+    """
+    owner: Any = importlib.import_module(module_name)
     *path, attribute = qualified.split(".")
     for part in path:
         owner = getattr(owner, part)

@@ -5,9 +5,10 @@ Nothing of an engine is imported here: the names alone are needed to plan a run.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 SINGLE = "datafusion"
 """The engine that the others are measured against: DataFusion in one process."""
@@ -32,18 +33,22 @@ class Setup:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """An engine in this process. Methods raise whatever their engine raises; the host tells it on."""
 
+    @abstractmethod
     def start(self, setup: Setup) -> None:
         """Start everything that a query needs, and make the tables known."""
 
+    @abstractmethod
     def run(self, sql: str) -> Any:
         """Run a query and return all of its rows as an Arrow table."""
 
     def report(self) -> dict[str, Any] | None:
         """Return what the engine tells of the last query; None if it tells nothing."""
+        return None
 
+    @abstractmethod
     def close(self) -> None:
         """End whatever ``start`` started."""
 

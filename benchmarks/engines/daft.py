@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.engines.adapter import Setup
+from benchmarks.engines.adapter import Engine, Setup
 
 _SUBSTRING = re.compile(r"substring\((\w+) FROM (\d+) FOR (\d+)\)", re.IGNORECASE)
 """The way of the SQL standard to write it, which Daft does not read."""
 
 
-class Daft:
+class Daft(Engine):
     """The native runner. It takes no options."""
 
     def start(self, setup: Setup) -> None:
@@ -35,10 +34,6 @@ class Daft:
     def run(self, sql: str) -> pa.Table:
         """Run a query."""
         return self._sql(_SUBSTRING.sub(r"substring(\1, \2, \3)", sql), **self._tables).to_arrow()
-
-    def report(self) -> dict[str, Any] | None:
-        """Tell nothing."""
-        return None
 
     def close(self) -> None:
         """There is nothing to end."""

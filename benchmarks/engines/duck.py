@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import duckdb
 import pyarrow as pa
 
-from benchmarks.engines.adapter import Setup
+from benchmarks.engines.adapter import Engine, Setup
 
 
-class Duck:
+class Duck(Engine):
     """A connection in memory, with a view over each table's files; its options are DuckDB's."""
 
     def start(self, setup: Setup) -> None:
@@ -25,10 +23,6 @@ class Duck:
     def run(self, sql: str) -> pa.Table:
         """Run a query."""
         return self._connection.execute(sql).to_arrow_table()
-
-    def report(self) -> dict[str, Any] | None:
-        """Tell nothing."""
-        return None
 
     def close(self) -> None:
         """Close the connection."""

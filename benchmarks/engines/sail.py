@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from benchmarks.engines.adapter import Setup
+from benchmarks.engines.spark_client import SparkClient
 
 
-class Sail:
+class Sail(SparkClient):
     """Workers that stream shuffles to each other; its options are Sail's (``cluster.worker_task_slots=4``)."""
 
     def start(self, setup: Setup) -> None:
@@ -37,24 +35,14 @@ class Sail:
         self._server = SparkConnectServer("127.0.0.1", 0)
         self._server.start(background=True)
         host, port = self._server.listening_address
-        self._session = SparkSession.builder.remote(f"sc://{host}:{port}").getOrCreate()
-        for name, url in setup.tables.items():
-            self._session.read.parquet(url).createOrReplaceTempView(name)
+        self._open(SparkSession.builder.remote(f"sc://{host}:{port}").getOrCreate(), setup.tables)
 
     def _shuffle(self, setup: Setup) -> dict[str, str]:  # noqa: ARG002 - the other kind needs it
         return {"cluster.shuffle_backend.type": "flight"}
 
-    def run(self, sql: str) -> pa.Table:
-        """Run a query."""
-        return self._session.sql(sql).toArrow()
-
-    def report(self) -> dict[str, Any] | None:
-        """Tell nothing."""
-        return None
-
     def close(self) -> None:
         """End the client and the server."""
-        self._session.stop()
+        super().close()
         self._server.stop()
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from benchmarks.engines.adapter import Setup
+from benchmarks.engines.spark_client import SparkClient
 
 EXECUTOR_MB = 2_048
 """Memory of each executor; with less, TPC-H of scale 1 spills."""
 
 
-class Spark:
+class Spark(SparkClient):
     """Executors of one core each; its options are Spark's (``spark.sql.adaptive.enabled=false``)."""
 
     def start(self, setup: Setup) -> None:
@@ -46,18 +44,4 @@ class Spark:
         builder = SparkSession.builder.master(f"local-cluster[{setup.workers},1,{EXECUTOR_MB}]")
         for name, value in settings.items():
             builder = builder.config(name, value)
-        self._session = builder.getOrCreate()
-        for name, url in setup.tables.items():
-            self._session.read.parquet(url).createOrReplaceTempView(name)
-
-    def run(self, sql: str) -> pa.Table:
-        """Run a query."""
-        return self._session.sql(sql).toArrow()
-
-    def report(self) -> dict[str, Any] | None:
-        """Tell nothing."""
-        return None
-
-    def close(self) -> None:
-        """End driver and executors."""
-        self._session.stop()
+        self._open(builder.getOrCreate(), setup.tables)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-
 import apiary_df
-from apiary_df.tables import register_object_store_for
 from benchmarks.engines.adapter import Setup
+from benchmarks.engines.single import Single
 
 _TOLD = ("distributed", "reason", "stages", "tasks", "bytes_through_storage", "requests", "dollars")
 """What of a report is kept; the rest is about single tasks."""
@@ -18,33 +16,26 @@ START_TIMEOUT_S = 300.0
 """On a busy machine nodes take longer to come up than a user would wait."""
 
 
-class Swarm:
+class Swarm(Single):
     """The swarm; its options are those of :class:`apiary_df.config.Settings`."""
 
-    def start(self, setup: Setup) -> None:
-        """Start the nodes and open a session."""
-        self._session = apiary_df.SessionContext(
+    def _open(self, setup: Setup) -> apiary_df.SessionContext:
+        self._swarm = apiary_df.SessionContext(
             storage=setup.root,
             nodes=setup.workers,
             progress=False,
             **{"node_start_timeout_s": START_TIMEOUT_S, **_typed(setup.options)},
         )
-        for name, url in setup.tables.items():
-            register_object_store_for(self._session, url)
-            self._session.register_parquet(name, url)
-
-    def run(self, sql: str) -> pa.Table:
-        """Run a query."""
-        return self._session.sql(sql).to_arrow_table()
+        return self._swarm
 
     def report(self) -> dict[str, Any] | None:
         """Return what the session's last report says of the query as a whole."""
-        report = self._session.last_query
+        report = self._swarm.last_query
         return None if report is None else {name: getattr(report, name) for name in _TOLD}
 
     def close(self) -> None:
         """Close the session, which ends the nodes."""
-        self._session.close()
+        self._swarm.close()
 
 
 def _typed(options: Mapping[str, str]) -> dict[str, Any]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.phases import BEE_PHASES, SESSION_PHASES, Meter
+from benchmarks.tracing import owner_of
 
 
 @pytest.mark.parametrize("phases", [BEE_PHASES, SESSION_PHASES], ids=["bee", "session"])
 def test_every_function_of_a_phase_is_there(phases: dict[str, tuple[tuple[str, str], ...]]) -> None:
     for module, path in (place for places in phases.values() for place in places):
-        found = __import__(module, fromlist=["_"])
-        for name in path.split("."):
-            found = getattr(found, name)
-        assert callable(found)
+        assert callable(getattr(*owner_of(module, path)))
 
 
 def test_seconds_go_to_the_innermost_phase() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,25 @@ TPCH_SCALE = 0.01
 TPCH_PARTS = 3
 
 Open = Callable[..., SessionContext]
+
+
+@contextmanager
+def opening(swarm: LocalSwarm, tables: dict[str, Path], **settings: Any) -> Iterator[Open]:
+    """Give what opens sessions on a swarm, which distribute whatever can be, with some tables; closes them at the end.
+
+    Args:
+        swarm: The swarm.
+        tables: Folders of Parquet files, by the table's name.
+        **settings: Settings of all of the sessions.
+    """
+    with ExitStack() as opened:
+
+        def open_session(**overrides: Any) -> SessionContext:
+            ctx = SessionContext(storage=swarm.storage, **{**FORCED, **settings, **overrides})
+            register(opened.enter_context(ctx), tables)
+            return ctx
+
+        yield open_session
 
 
 @pytest.fixture(scope="session")
@@ -69,16 +89,8 @@ def both(
 @pytest.fixture
 def joined(swarm: LocalSwarm, tpch_files: dict[str, Path]) -> Iterator[Open]:
     """Opens sessions of the test's own on the shared swarm."""
-    opened: list[SessionContext] = []
-
-    def open_session(**overrides: Any) -> SessionContext:
-        opened.append(SessionContext(storage=swarm.storage, **{**FORCED, **overrides}))
-        register(opened[-1], tpch_files)
-        return opened[-1]
-
-    yield open_session
-    for ctx in opened:
-        ctx.close()
+    with opening(swarm, tpch_files) as open_session:
+        yield open_session
 
 
 @pytest.fixture

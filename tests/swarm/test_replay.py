@@ -19,8 +19,8 @@ from apiary_df.protocol import keys
 from apiary_df.replay.again import prepared, run
 from apiary_df.replay.trace import UNENDED, UNREADABLE, find_queries, read_trace
 from apiary_df.store import open_store
-from swarm.conftest import Open, register
-from swarm.helpers import FORCED, wait_until
+from swarm.conftest import Open, opening
+from swarm.helpers import wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -62,16 +62,8 @@ def kept_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSwarm]
 @pytest.fixture
 def keeping(kept_swarm: LocalSwarm, tpch_files: dict[str, Path]) -> Iterator[Open]:
     """Opens sessions on that swarm."""
-    opened: list[SessionContext] = []
-
-    def open_session(**overrides: Any) -> SessionContext:
-        opened.append(SessionContext(storage=kept_swarm.storage, **{**FORCED, **CALM, **overrides}))
-        register(opened[-1], tpch_files)
-        return opened[-1]
-
-    yield open_session
-    for ctx in opened:
-        ctx.close()
+    with opening(kept_swarm, tpch_files, **CALM) as open_session:
+        yield open_session
 
 
 @pytest.fixture
