@@ -10,7 +10,7 @@ import functools
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import datafusion
 import msgspec
@@ -49,6 +49,7 @@ LIST_ABOVE_IN_FOLDER = 32
 """The same in a folder, where a look that finds nothing takes ten microseconds."""
 
 _News: TypeAlias = TaskCommitted | TaskErred | RecordDamaged
+_T = TypeVar("_T")
 
 MAIL_CARRIES_BYTES = 24 << 20
 """Bytes of small partials, and of what names the others, that one mail carries at most, but for a single task's: a
@@ -426,7 +427,7 @@ class QueryObjects:
         if root is not None:
             write_bytes(self._store, keys.plan(self._query_id, root.stage), codec.encode(root.fragment))
         for stage, specs in tasks.items():
-            for some in _in_parts(specs):
+            for some in _in_parts(specs, _kept_bytes, KEPT_TASKS_BYTES):
                 message = StageTasks(query_id=self._query_id, stage=stage, tasks=some)
                 write_message(self._store, keys.tasks(self._query_id, stage, some[0].task), message)
         write_message(self._store, keys.outcome(self._query_id), outcome)
@@ -460,30 +461,29 @@ class QueryObjects:
 
 def parcels(tasks: Iterable[Dispatch]) -> Iterator[tuple[Dispatch, ...]]:
     """Yield tasks in mails: all in one, unless what they are to read takes many bytes."""
-    parcel: list[Dispatch] = []
+    return _in_parts(tasks, _carried_bytes, MAIL_CARRIES_BYTES)
+
+
+def _carried_bytes(task: Dispatch) -> int:
+    segments = sum(len(exchange.segments) for exchange in task.spec.exchanges)
+    return task.spec.carried_bytes + segments * REFERENCE_BYTES
+
+
+def _kept_bytes(spec: TaskSpec) -> int:
+    """Return what a task takes in a message, however many segments it reads."""
+    return len(msgspec.json.encode(spec))
+
+
+def _in_parts(things: Iterable[_T], size_of: Callable[[_T], int], most_bytes: int) -> Iterator[tuple[_T, ...]]:
+    """Yield things in parts of at most so many bytes, or of a single one that is larger."""
+    part: list[_T] = []
     filled_bytes = 0
-    for task in tasks:
-        segments = sum(len(exchange.segments) for exchange in task.spec.exchanges)
-        size_bytes = task.spec.carried_bytes + segments * REFERENCE_BYTES
-        if parcel and filled_bytes + size_bytes > MAIL_CARRIES_BYTES:
-            yield tuple(parcel)
-            parcel, filled_bytes = [], 0
-        parcel.append(task)
-        filled_bytes += size_bytes
-    if parcel:
-        yield tuple(parcel)
-
-
-def _in_parts(specs: Sequence[TaskSpec]) -> Iterator[tuple[TaskSpec, ...]]:
-    """Yield tasks in parts that are small enough for a message each, however many segments they read."""
-    part: list[TaskSpec] = []
-    size_bytes = 0
-    for spec in specs:
-        spec_bytes = len(msgspec.json.encode(spec))
-        if part and size_bytes + spec_bytes > KEPT_TASKS_BYTES:
+    for thing in things:
+        size_bytes = size_of(thing)
+        if part and filled_bytes + size_bytes > most_bytes:
             yield tuple(part)
-            part, size_bytes = [], 0
-        part.append(spec)
-        size_bytes += spec_bytes
+            part, filled_bytes = [], 0
+        part.append(thing)
+        filled_bytes += size_bytes
     if part:
         yield tuple(part)

@@ -16,7 +16,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from threading import Lock, RLock
@@ -66,11 +65,6 @@ CREATE_BACKOFF_S = 0.05
 
 DELETE_TRIES = 3
 """Tries of one delete, which may be repeated at will, on top of what obstore itself repeats."""
-
-PROBE_CONNECT_S = 2.0
-PROBE_REQUEST_S = 4.0
-PROBE_RETRY_S = 3.0
-"""Limits of :meth:`Store.check_writable`: a person waits for the answer."""
 
 Data: TypeAlias = Any
 """``bytes``, any object with the buffer protocol, or a :class:`~pathlib.Path` whose content is meant."""
@@ -471,19 +465,16 @@ class Store:
         Raises:
             StorageUnreachable: Anything that failed, with the store's own words.
         """
-        limits = replace(
-            self.options,
-            connect_timeout_s=min(self.options.connect_timeout_s, PROBE_CONNECT_S),
-            request_timeout_s=min(self.options.request_timeout_s, PROBE_REQUEST_S),
-            retry_timeout_s=min(self.options.retry_timeout_s, PROBE_RETRY_S),
-            max_retries=min(self.options.max_retries, 1),
-        )
-        probe = Store(self.place, limits)
+        probe = Store(self.place, self.options.hurried())
         key = f"_probe/{secrets.token_hex(8)}"
         try:
             probe._create(key, b"apiary probe")
             seen = probe.head(key)
-            honours_create = not _succeeds(lambda: probe._create(key, b"apiary probe"))
+            honours_create = False
+            try:
+                probe._create(key, b"apiary probe")
+            except ObjectExists:
+                honours_create = True
             probe.delete([key])
             if self._folder is not None:
                 with suppress(OSError):  # another process's probe may be in it
@@ -585,14 +576,6 @@ class Store:
             if typed is None:
                 raise
             raise typed from (None if isinstance(error, Exception) else error)
-
-
-def _succeeds(create: Callable[[], None]) -> bool:
-    try:
-        create()
-    except ObjectExists:
-        return False
-    return True
 
 
 _memory_requests = RLock()

@@ -27,6 +27,11 @@ MAX_WORDS_CHARS = 600
 MIN_SECRET_CHARS = 6
 """Shorter values are not looked for in messages: they would tear ordinary words apart."""
 
+HURRIED_CONNECT_S = 2.0
+HURRIED_REQUEST_S = 4.0
+HURRIED_RETRY_S = 3.0
+"""Limits of requests for whose answer a person waits."""
+
 _QUERY_STRING = re.compile(r"(https?://[^\s?]+)\?\S+")
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
@@ -105,6 +110,16 @@ class StoreOptions:
             KEY_VARIABLE: self.swarm_key,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+    def hurried(self) -> StoreOptions:
+        """Return these options with limits that suit a person who waits for an answer."""
+        return replace(
+            self,
+            connect_timeout_s=min(self.connect_timeout_s, HURRIED_CONNECT_S),
+            request_timeout_s=min(self.request_timeout_s, HURRIED_REQUEST_S),
+            retry_timeout_s=min(self.retry_timeout_s, HURRIED_RETRY_S),
+            max_retries=min(self.max_retries, 1),
+        )
 
     def over(self, weaker: StoreOptions) -> StoreOptions:
         """Return these options, with what is unset taken from weaker ones.
