@@ -41,7 +41,7 @@ _memory_stores: dict[str, MemoryStore] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Site:
     """Where a storage root is.
 
     Attributes:
@@ -57,8 +57,8 @@ class Place:
     key_prefix: str = ""
 
 
-def place_at(url: str, options: StoreOptions) -> Place:
-    """Return the place that a URL names, whether anything is there or not.
+def site_at(url: str, options: StoreOptions) -> Site:
+    """Return the site that a URL names, whether anything is there or not.
 
     Args:
         url: See :func:`apiary_df.store.open_store`.
@@ -70,9 +70,9 @@ def place_at(url: str, options: StoreOptions) -> Place:
     scheme, bucket, path = split_url(url)
     if scheme == "file":
         folder = Path(path)
-        return Place(url=folder.as_uri(), connect=lambda _: LocalStore(prefix=folder), folder=folder)
+        return Site(url=folder.as_uri(), connect=lambda _: LocalStore(prefix=folder), folder=folder)
     if scheme == "memory":
-        return Place(
+        return Site(
             url="memory://" + join_url(bucket, path),  # with both slashes even without a name, or it is a path
             connect=lambda _: _memory_store(bucket),
             key_prefix=path,
@@ -82,7 +82,7 @@ def place_at(url: str, options: StoreOptions) -> Place:
             f"the S3 endpoint {options.endpoint!r} is plain HTTP, which is refused unless it is allowed: "
             "set AWS_ALLOW_HTTP=true, or allow_http in the options"
         )
-    return Place(
+    return Site(
         url=join_url(f"{scheme}:/", bucket, path), connect=lambda given: _bucket_store(scheme, bucket, path, given)
     )
 

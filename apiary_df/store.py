@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import obstore
 
-from apiary_df.connect import Place, place_at, request_error
+from apiary_df.connect import Site, request_error, site_at
 from apiary_df.errors import (
     ApiaryError,
     ObjectDamaged,
@@ -84,7 +84,7 @@ def open_store(url: str, options: StoreOptions | None = None, *, environ: Mappin
     """
     base = StoreOptions.from_env(os.environ if environ is None else environ)
     effective = base if options is None else options.over(base)
-    store = Store(place_at(url, effective), effective)
+    store = Store(site_at(url, effective), effective)
     if store.kind == "bucket":
         store.connect()  # for the sake of its errors
     return store
@@ -94,11 +94,11 @@ class Store:
     """One storage root. All keys are relative to it, with ``/`` between segments. Thread-safe.
 
     Args:
-        place: Where the root is.
+        site: Where the root is.
         options: The effective options.
 
     Attributes:
-        place: Where the root is.
+        site: Where the root is.
         url: The root as a URL, without secrets.
         options: The effective options.
         counts: Requests and bytes so far.
@@ -106,15 +106,15 @@ class Store:
         refusals: Objects that were read here and not taken.
     """
 
-    def __init__(self, place: Place, options: StoreOptions) -> None:
-        self.place = place
-        self.url = place.url
+    def __init__(self, site: Site, options: StoreOptions) -> None:
+        self.site = site
+        self.url = site.url
         self.options = options
         self.counts = RequestCounts()
         self.sleep: Callable[[float], None] = time.sleep
         self.refusals = RefusalCounts()
-        self._folder = place.folder
-        self._key_prefix = place.key_prefix
+        self._folder = site.folder
+        self._key_prefix = site.key_prefix
         self._lock = Lock()
         self._backend: ObjectStore | None = None
 
@@ -465,7 +465,7 @@ class Store:
         Raises:
             StorageUnreachable: Anything that failed, with the store's own words.
         """
-        probe = Store(self.place, self.options.hurried())
+        probe = Store(self.site, self.options.hurried())
         key = f"_probe/{secrets.token_hex(8)}"
         try:
             probe._create(key, b"apiary probe")
@@ -501,7 +501,7 @@ class Store:
         """
         with self._lock:
             if self._backend is None:
-                self._backend = self.place.connect(self.options)
+                self._backend = self.site.connect(self.options)
             return self._backend
 
     def _reading(self) -> ObjectStore:

@@ -275,7 +275,7 @@ class FaultyStore(Store):
     """
 
     def __init__(self, store: Store, faults: Faults, process: str) -> None:
-        super().__init__(replace(store.place, connect=lambda _: store.connect()), store.options)
+        super().__init__(replace(store.site, connect=lambda _: store.connect()), store.options)
         self._real = store
         self.faults = faults
         self.process = process

@@ -49,7 +49,7 @@ class SlowStore(Store):
     """
 
     def __init__(self, store: Store, latency_s: float, noted: list[NotedRequest], process: str) -> None:
-        super().__init__(replace(store.place, connect=lambda _: store.connect()), store.options)
+        super().__init__(replace(store.site, connect=lambda _: store.connect()), store.options)
         self.process = process
         self._latency_s = latency_s
         self._noted = noted

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypeVar
 
-from apiary_df.connect import Place
+from apiary_df.connect import Site
 from apiary_df.errors import ApiaryError, ObjectExists, ObjectMissing, StorageTransient, StorageUnreachable
 from apiary_df.protocol import keys
 from apiary_df.store import Store, StoreOptions
@@ -228,7 +228,7 @@ class SimStore(Store):
     """
 
     def __init__(self, backend: Backend, process: Process, kind: Literal["folder", "bucket"] = "bucket") -> None:
-        super().__init__(Place(url="s3://sim/root", connect=_not_reached), StoreOptions())
+        super().__init__(Site(url="s3://sim/root", connect=_not_reached), StoreOptions())
         self.sleep = process.host.sleep
         self._objects = backend
         self._process = process

@@ -94,7 +94,7 @@ class TestOfANode:
             """Lists what was there at first."""
 
         first = store.list(keys.QUERIES)
-        lagging = Lagging(store.place, store.options)
+        lagging = Lagging(store.site, store.options)
         lagging.list = lambda prefix: first if prefix == keys.QUERIES else []  # type: ignore[method-assign]
         collector = Collector(lagging, LIMITS, "node n2")
         looks(collector, 9.0)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from apiary_df.connect import Place
+from apiary_df.connect import Site
 from apiary_df.costs import IN_FLIGHT, Latencies
 from apiary_df.errors import ObjectDamaged, ObjectMissing, StorageTransient
 from apiary_df.fetching import HEDGED_SHARE, Read, Reading, fetch
@@ -22,8 +22,8 @@ class Answering(Store):
     """A bucket whose answers a test gives: told key and number of the request for it, from 0."""
 
     def __init__(self, answer: Callable[[str, int], bytes | Exception | None]) -> None:
-        place = Place(url="s3://nowhere", connect=lambda _: pytest.fail("no request goes out"))
-        super().__init__(place, StoreOptions())
+        site = Site(url="s3://nowhere", connect=lambda _: pytest.fail("no request goes out"))
+        super().__init__(site, StoreOptions())
         self._answer = answer
         self.asked: Counter[str] = Counter()
         self.given_up: list[str] = []

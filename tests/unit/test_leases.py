@@ -48,7 +48,7 @@ class Held(Store):
     """A store whose puts wait until they are let through, and then fail if they are to."""
 
     def __init__(self, inner: Store) -> None:
-        super().__init__(inner.place, inner.options)
+        super().__init__(inner.site, inner.options)
         self.arrived = threading.Event()
         self.let = threading.Event()
         self.fails = False
@@ -145,6 +145,6 @@ class TestWatch:
             def get_or_none(self, key: str, limit_bytes: int | None = None) -> bytes | None:
                 raise StorageTransient("no")
 
-        failing = Failing(store.place, store.options)
+        failing = Failing(store.site, store.options)
         watch = LeaseWatch(failing, dead_after_s=1.0, most_gap_s=10.0)
         assert [watch.look(["q1"], now * 5.0) for now in range(3)] == [{}, {}, {}]

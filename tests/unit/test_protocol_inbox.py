@@ -54,7 +54,7 @@ def tokens(mails: Iterable[Mail]) -> list[str]:
 
 
 def faulty(store: Store) -> FaultyStore:
-    return FaultyStore(store.place, store.options)
+    return FaultyStore(store.site, store.options)
 
 
 def test_mail_is_read_in_order_once_and_deleted(store: Store) -> None:
