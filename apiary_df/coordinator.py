@@ -11,7 +11,6 @@ import functools
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from datetime import datetime, timezone
 
 import pyarrow as pa
 
@@ -30,10 +29,11 @@ from apiary_df.errors import (
     WriteUndone,
 )
 from apiary_df.footers import FooterCache
-from apiary_df.history import History, ending_of
+from apiary_df.history import History
 from apiary_df.host import SYSTEM, Host
 from apiary_df.mailing import Mailing
 from apiary_df.model import CellUse, NodeInfo, NodeState
+from apiary_df.own_tasks import OwnTasks
 from apiary_df.pace import Pace
 from apiary_df.patience import Patience
 from apiary_df.protocol import keys
@@ -42,7 +42,7 @@ from apiary_df.protocol.messages import CommitRecord
 from apiary_df.publish import planned_write
 from apiary_df.query import Query, new_query_id
 from apiary_df.query_objects import QueryObjects
-from apiary_df.report import QueryEnd, QueryReport
+from apiary_df.report import QueryReport
 from apiary_df.root import HandingOver, Root, Workbench
 from apiary_df.schedule import (
     AllNodesLost,
@@ -75,11 +75,10 @@ from apiary_df.schedule import (
     TimedOut,
 )
 from apiary_df.stage_planning import StagePlanning
+from apiary_df.standing import Standing
 from apiary_df.view import GivenWork, SwarmView
-from apiary_df.worker.bee import run_attempt
 
 logger = logging.getLogger("apiary_df")
-
 
 _PLAIN_ENDS = (QueryCancelled, QueryTimeout, WriteUndone)
 """Errors that say themselves why a query ended, whatever has become of its objects."""
@@ -131,6 +130,7 @@ class QueryRun:
             host=host,
         )
         self._settings = settings
+        self._standing = Standing(settings.timeout_s, host.now_s)
         self._planning = StagePlanning(query.graph, settings, footers, view.store_options)
         self._on_progress = on_progress
         gather = self._planning.early
@@ -152,19 +152,11 @@ class QueryRun:
             view=view,
             given=self._given,
             history=self._history,
-            remaining_s=self._remaining_s,
+            remaining_s=self._standing.remaining_s,
             host=host,
         )
         self._reading = 0
-        self._own: deque[SendTasks] = deque()
         self._put_off: list[PlanStage] = []
-        self._rows = 0
-        self._first_row_s: float | None = None
-        self._started_s = 0.0
-        self._ended_s: float | None = None
-        self._started_at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        self._state: QueryEnd = "running"
-        self._error: ErrorInfo | None = None
         self._kept = False
         self._announced = False
         self._cancelled = host.event()
@@ -182,15 +174,20 @@ class QueryRun:
             host=host,
         )
         self._cells = None if view.cells is None else view.cells.for_query(self.query_id, self._cancelled)
-        self._workbench: Workbench = functools.partial(view.workbenches.lend, query.settings, cells=self._cells)
-        self._schemas = {s.stage: s.schema.arrow for s in query.graph.stages if s.schema is not None}
+        bench: Workbench = functools.partial(view.workbenches.lend, query.settings, cells=self._cells)
+        schemas = {s.stage: s.schema.arrow for s in query.graph.stages if s.schema is not None}
         self.root = self.root_type(
-            self._store,
+            self._store, view.node_id, self._write, bench, schemas=schemas, scratch=view.workbenches.scratch
+        )
+        self._own = OwnTasks(
+            self.query_id,
+            query,
             view.node_id,
-            self._write,
-            self._workbench,
-            schemas=self._schemas,
-            scratch=view.workbenches.scratch,
+            bench,
+            schemas=schemas,
+            history=self._history,
+            cancelled=self._cancelled,
+            now_s=host.now_s,
         )
         self._handing = (
             None if gather is None else HandingOver(gather, query.graph.stages[gather.stage], self._schedule, self.root)
@@ -235,11 +232,11 @@ class QueryRun:
 
     def report(self) -> QueryReport:
         """Return what the query has done so far."""
-        ended_s = self._ended_s if self._ended_s is not None else self._host.now_s()
+        standing = self._standing
         requests = Counter(self._store.counts.snapshot())
         for commit in self._history.commits():
             requests.update(commit.metrics.requests)
-        attempts = self._history.attempts(self._schedule, self._started_s, over=self._ended_s is not None)
+        attempts = self._history.attempts(self._schedule, standing.started_s, over=standing.is_over)
         return QueryReport(
             query_id=self.query_id,
             sql=self._query.sql,
@@ -247,16 +244,16 @@ class QueryRun:
             reason=self._query.reason,
             stages=len(self._query.graph.stages),
             tasks=len(self._commits()),
-            rows=self._rows,
-            first_row_s=self._first_row_s,
+            rows=standing.rows,
+            first_row_s=standing.first_row_s,
             bytes_through_storage=self._history.stored_bytes(),
-            elapsed_s=ended_s - self._started_s if self._started_s else 0.0,
+            elapsed_s=standing.elapsed_s(),
             requests={kind: count for kind, count in requests.items() if count},
             dollars=dollars(requests, Prices.of(self._settings)) if self._store.kind == "bucket" else 0.0,
             folded_stages=self._planning.folded,
             changes=self._planning.changes,
-            state=self._state,
-            error=self._error,
+            state=standing.state,
+            error=standing.error,
             attempts=attempts,
             kept=self._kept,
             cache=functools.reduce(CellUse.plus, (attempt.cache for attempt in attempts), CellUse()),
@@ -270,14 +267,10 @@ class QueryRun:
             if self._schedule.counted(commit.stage, commit.task) == commit.attempt
         ]
 
-    def _at_s(self) -> float:
-        """Return how long the query has run."""
-        return self._host.now_s() - self._started_s
-
     # -- the run ------------------------------------------------------------------------------------------------------
 
     def _run(self) -> Generator[pa.RecordBatch, None, None]:
-        self._started_s = self._host.now_s()
+        self._standing.begin()
         self._view.query_started(self.query_id)
         try:
             self._announce()
@@ -299,12 +292,15 @@ class QueryRun:
 
     def _end(self, failure: BaseException | None) -> None:
         """Note how the query ended, for its report."""
-        self._ended_s = self._host.now_s()
-        self._state, self._error = ending_of(failure)
+        standing = self._standing
+        standing.end(failure)
         if self._cells is not None:
             self._history.root_read(self._cells.use)
-        outcome = {"done": "committed", "failed": "failed"}.get(self._state, "stopped")
-        self._history.root_ended(self._at_s(), self._rows, outcome, self._error)
+        outcome = {"done": "committed", "failed": "failed"}.get(standing.state, "stopped")
+        self._root_ended(outcome, standing.error)
+
+    def _root_ended(self, outcome: str, error: ErrorInfo | None) -> None:
+        self._history.root_ended(self._standing.at_s(), self._standing.rows, outcome, error)
 
     def _announce(self) -> None:
         if self._write is not None:
@@ -339,9 +335,7 @@ class QueryRun:
         )
 
     def _drive(self) -> Generator[pa.RecordBatch, None, None]:
-        timeout_s = self._settings.timeout_s
-        deadline_s = None if timeout_s is None else self._started_s + timeout_s
-        commands: deque[Command] = deque(self._handle(Started(deadline_s=deadline_s)))
+        commands: deque[Command] = deque(self._handle(Started(deadline_s=self._standing.deadline_s)))
         while True:
             while commands:
                 command = commands.popleft()
@@ -369,14 +363,16 @@ class QueryRun:
         if isinstance(command, StopTasks):
             self._mailing.stop(command)
         else:
-            self._own.append(command)
+            self._own.add(command)
         return ()
 
     def _wait_for_news(self, wait_s: float | None = None) -> list[Command]:
         """Do the session's own tasks or, if there are none, wait, for so long; returns what the schedule says then."""
-        if self._own:
+        if self._own.are_waiting():
             # Once the nodes have what they can do meanwhile.
-            return list(self._store_tables(self._own.popleft()))
+            self._tell("storing in-memory tables")
+            self._objects.write()
+            return list(self._handle(self._own.do_next()))
         commands: list[Command] = [*self._put_off]
         self._put_off.clear()
         for event in self._look(wait_s):
@@ -447,38 +443,6 @@ class QueryRun:
         """Return the nodes that may be given tasks of this query."""
         return self._view.node_infos(functions=bool(self._query.functions), places=self._query.places)
 
-    def _store_tables(self, command: SendTasks) -> tuple[Command, ...]:
-        """Put in-memory tables into storage, as partials like any other; returns the schedule's commands after it."""
-        self._tell("storing in-memory tables")
-        self._objects.write()
-        commands: tuple[Command, ...] = ()
-        for task in command.tasks:
-            key = self._mailing.key(task)
-            stage = self._query.graph.stages[key.stage]
-            assert stage.schema is not None
-            self._history.sent(key, task.spec.why, here=True)
-            begun_s = self._host.now_s()
-            try:
-                with self._workbench() as (engine, bench):
-                    work = run_attempt(
-                        task=task.spec,
-                        fragment=stage.fragment,
-                        schema=stage.schema.arrow,
-                        inputs=self._schemas,
-                        partial_key=keys.partial(self.query_id, key.stage, key.task, key.attempt),
-                        engine=engine,
-                        bench=bench,
-                        cancelled=self._cancelled,
-                    )
-            except QueryCancelled:
-                return self._handle(Cancelled())
-            except ApiaryError as error:
-                erred = TaskErred(key=key, node_id=self._view.node_id, error=error)
-                return (*commands, *self._handle(erred))
-            self._history.stored(key, work.partial, self._host.now_s() - begun_s)
-            commands += self._handle(TaskCommitted(key=key, partial=work.partial))
-        return commands
-
     # -- what happened ------------------------------------------------------------------------------------------------
 
     def _look(self, wait_s: float | None) -> list[Event]:
@@ -491,16 +455,16 @@ class QueryRun:
             return [Cancelled()]
         if self._view.leases.is_lost(self.query_id) and (lost := self._lost()) is not None:
             raise lost
-        if self._overdue():
-            return [self._timed_out()]
+        if (late := self._timed_out()) is not None:
+            return [late]
         self._given.settle(key for key, _ in self._schedule.pending())
         # Heartbeats first: what a node did before it left, or forgot, is then known from its records.
-        new_sights = self._new_sights()
+        new_sights = None if self._view.reading() == self._reading else self._sights()
         events: list[Event] = [self._noted(event) for event in self._objects.news(self._schedule.open_tasks())]
         if events:
             self._pace.news(self._host.now_s())
         if new_sights is not None:
-            events += [NodesSeen(nodes=new_sights), *self._forgotten()]
+            events += [NodesSeen(nodes=new_sights), *(TaskForgotten(key=key) for key in self._given.forgotten())]
         return [*events, Tick()]
 
     def _noted(self, event: TaskCommitted | TaskErred | RecordDamaged) -> Event:
@@ -511,27 +475,11 @@ class QueryRun:
             self._history.failed(event.key, event.seconds)
         return event
 
-    def _new_sights(self) -> tuple[NodeSight, ...] | None:
-        """Return the nodes that live, if heartbeats were read since this was asked last."""
-        return None if self._view.reading() == self._reading else self._sights()
-
-    def _forgotten(self) -> list[Event]:
-        return [TaskForgotten(key=key) for key in self._given.forgotten()]
-
-    def _overdue(self) -> bool:
-        timeout_s = self._settings.timeout_s
-        return timeout_s is not None and self._at_s() > timeout_s
-
-    def _remaining_s(self) -> float | None:
-        """Return how long the query may still run; None if it has no deadline."""
-        timeout_s = self._settings.timeout_s
-        return None if timeout_s is None else max(0.0, timeout_s - self._at_s())
-
-    def _timed_out(self) -> Event:
-        return TimedOut(timeout_s=self._settings.timeout_s or 0.0)
+    def _timed_out(self) -> Event | None:
+        return TimedOut(timeout_s=self._standing.timeout_s or 0.0) if self._standing.is_overdue() else None
 
     def _tell(self, doing: str) -> None:
-        if self._on_progress is not None and not self._rows:
+        if self._on_progress is not None and not self._standing.rows:
             done, known = self._schedule.progress()
             self._on_progress(done, known, doing)
 
@@ -544,7 +492,7 @@ class QueryRun:
             The schedule's commands after it (a generator's return value).
         """
         self._tell("gathering the result")
-        self._history.root_began(self._at_s(), "the result is gathered here")
+        self._history.root_began(self._standing.at_s(), "the result is gathered here")
         try:
             batches = self.root.batches(self._planning.root, self._schedule.partials())
             if self._write is not None:
@@ -560,20 +508,18 @@ class QueryRun:
                 if self._write is None and (stop := self._stopped()) is not None:
                     return self._handle(stop)
         except ApiaryError as error:
-            commands = self._handle(RootErred(error=error, untouched=not self._rows))
+            commands = self._handle(RootErred(error=error, untouched=not self._standing.rows))
             again = self._schedule.state is QueryState.RUNNING
             if again:
                 self._planning.unfold()
             outcome = "superseded" if again else "failed"
-            self._history.root_ended(self._at_s(), self._rows, outcome, error.to_info())
+            self._root_ended(outcome, error.to_info())
             return commands
         return self._handle(RootFinished())
 
     def _counted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return rows of the result as the user gets them, and count them."""
-        if not self._rows:
-            self._first_row_s = self._at_s()
-        self._rows += batch.num_rows
+        self._standing.handed_over(batch.num_rows)
         return conform_result(batch, self.schema)
 
     def _hands_over(self) -> bool:
@@ -588,7 +534,7 @@ class QueryRun:
         """
         look_at_s = self._host.now_s() + (self._settings.poll_max_s or self._settings.poll_min_s)
         if not self._schedule.has_handed_over():
-            self._history.root_began(self._at_s(), "rows are handed over here as tasks commit")
+            self._history.root_began(self._standing.at_s(), "rows are handed over here as tasks commit")
         try:
             while not handing.is_satisfied:
                 running = self._schedule.state is QueryState.RUNNING
@@ -604,15 +550,13 @@ class QueryRun:
         except ApiaryError as error:
             commands = self._handle(RootErred(error=error, untouched=not handing.is_open))
             if self._schedule.state is QueryState.RUNNING and not self._schedule.has_handed_over():
-                self._history.root_ended(self._at_s(), self._rows, "superseded", error.to_info())
+                self._root_ended("superseded", error.to_info())
             return commands
         return self._handle(EnoughRows()) if handing.is_satisfied else self._wait_for_news(0.0)
 
     def _stopped(self) -> Event | None:
         """Return why the query must not go on; None if it may."""
-        if self._cancelled.is_set():
-            return Cancelled()
-        return self._timed_out() if self._overdue() else None
+        return Cancelled() if self._cancelled.is_set() else self._timed_out()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -622,8 +566,8 @@ class QueryRun:
             self._handing.close()
         self._view.leases.release(self.query_id)
         self._view.give_back(self._bell)
-        keep = self._settings.keep or (self._settings.keep_failed and self._state == "failed")
-        stop = bool(self._schedule.pending()) or self._state != "done"
+        keep = self._settings.keep or (self._settings.keep_failed and self._standing.state == "failed")
+        stop = bool(self._schedule.pending()) or self._standing.state != "done"
         if keep or stop or self._write is not None:
             self._try("withdraw", functools.partial(self._objects.withdraw, keep=keep, stop=stop))
         else:
@@ -656,7 +600,7 @@ class QueryRun:
         if can_run_again:
             tasks[graph.root.stage] = (self.root.task(root, partials),)
         self._objects.keep(
-            self._history.outcome(self.report(), self._started_at), tasks, root if can_run_again else None
+            self._history.outcome(self.report(), self._standing.made_at), tasks, root if can_run_again else None
         )
         self._kept = True
         logger.info("query %s is kept: apiary replay %s %s", self.query_id, self._store.url, self.query_id)

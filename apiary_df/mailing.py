@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from apiary_df.errors import StorageError
 from apiary_df.history import History
 from apiary_df.host import Host, together
-from apiary_df.model import TaskKey
 from apiary_df.protocol.storage import at_once
 from apiary_df.query_objects import QueryObjects, parcels
-from apiary_df.schedule import Command, Dispatch, SendTasks, StopTasks
+from apiary_df.schedule import Command, SendTasks, StopTasks
 from apiary_df.view import GivenWork, SwarmView
 
 logger = logging.getLogger("apiary_df")
@@ -55,10 +54,6 @@ class Mailing:
         self._remaining_s = remaining_s
         self._host = host
 
-    def key(self, task: Dispatch) -> TaskKey:
-        """Return which attempt something that is sent is."""
-        return TaskKey(query_id=self._query_id, stage=task.spec.stage, task=task.spec.task, attempt=task.attempt)
-
     def leading(self, commands: deque[Command]) -> Iterator[SendTasks]:
         """Take the commands to send mail to nodes that come next; what is for the session itself is none."""
         while commands:
@@ -86,7 +81,7 @@ class Mailing:
                 incarnation=self._view.incarnation_of(command.node_id),
                 remaining_s=self._remaining_s(),
             )
-            sent = [self.key(task) for task in tasks]
+            sent = [task.key(self._query_id) for task in tasks]
             self._given.sent(command.node_id, number, sent)
             for key, task in zip(sent, tasks, strict=True):
                 self._history.sent(key, task.spec.why)

@@ -213,6 +213,10 @@ class Dispatch:
     epoch: int = 0
     slots: int = 1
 
+    def key(self, query_id: str) -> TaskKey:
+        """Return which attempt of a query it is."""
+        return TaskKey(query_id=query_id, stage=self.spec.stage, task=self.spec.task, attempt=self.attempt)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendTasks:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from apiary_df import collector, coordinator, leases
+from apiary_df import collector, leases
 from apiary_df.collect import Stillness
 from apiary_df.errors import ObjectExists, ObjectMissing, PartialLost, StorageTransient
 from apiary_df.model import NodeState
 from apiary_df.protocol import heartbeat, inbox, keys, partial, seal, storage, streaming
 from apiary_df.query_objects import QueryObjects
 from apiary_df.schedule import handing, machine
+from apiary_df.standing import Standing
 from apiary_df.store import Store
 from apiary_df.view import SwarmView
 
@@ -182,7 +183,7 @@ def _no_bound() -> tuple[Patch, ...]:
 
 
 def _no_deadline() -> tuple[Patch, ...]:
-    return ((coordinator.QueryRun, "_overdue", lambda _self: False),)
+    return ((Standing, "is_overdue", lambda _self: False),)
 
 
 def _one_epoch() -> tuple[Patch, ...]:
