@@ -1,4 +1,4 @@
-"""Sizes and times as people write and read them.
+"""Sizes, times and numbers of things as people write and read them.
 
 What belongs here: the units, and reading and writing an amount with one. What does not: which amounts are allowed where
 (:mod:`apiary_df.config`).
@@ -95,3 +95,14 @@ def format_seconds(seconds: float) -> str:
         if seconds >= 2 * size_s or (seconds >= size_s and seconds % size_s == 0):
             return f"{seconds // size_s:.0f} {unit}"
     return f"{seconds // 1:.0f} s"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number of things for a person: ``1 task``, ``1,024 tasks``.
+
+    Args:
+        number: How many.
+        one: What one of them is called.
+        many: What several are called, if not just with an s.
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

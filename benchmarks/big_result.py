@@ -24,8 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from apiary_df import SessionContext, Settings
-
-MIB = 1 << 20
+from apiary_df.units import MIB
 
 BATCH_ROWS = 1 << 20
 """Rows of a row group of the table, and of what is made of it at a time."""

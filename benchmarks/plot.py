@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from apiary_df.units import GIB
 from benchmarks.record import Record, peak_memory_bytes, ratio, total
 
 COLOURS = ("#d98200", "#4d4d4d", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#a6761d", "#7b3294")
 """By the engine's place; told apart by people who do not tell red from green."""
 
 MARKERS = "osD^vPX*"
-GIB = 1 << 30
 
 WIDEST = 16.0
 """Width of the widest picture, in inches."""

@@ -196,7 +196,7 @@ def _sides(reader: Stage, path: tuple[int, ...], join: PlanNode, leaf: int) -> t
     left, right = join.children
     while right.kind in _ROW_BY_ROW and not _has_limit(right):
         right = right.children[0]
-    before = sum(1 for place, node in _walk(reader.fragment) if node.is_file_scan and place < (*path, 0))
+    before = sum(1 for place, node in reader.fragment.walk_paths() if node.is_file_scan and place < (*path, 0))
     build = tuple(range(before, before + sum(node.is_file_scan for node in left.walk())))
     if not right.is_file_scan or leaf != before + len(build):
         return None
@@ -210,12 +210,6 @@ def _sides(reader: Stage, path: tuple[int, ...], join: PlanNode, leaf: int) -> t
 
 def _has_limit(node: PlanNode) -> bool:
     return node.kind in {"filter", "coalesce_batches"} and bool(codec.fields_of(node).HasField("fetch"))
-
-
-def _walk(node: PlanNode, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], PlanNode]]:
-    yield path, node
-    for number, child in enumerate(node.children):
-        yield from _walk(child, (*path, number))
 
 
 # -- how it is done --------------------------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def key_filters(graph: StageGraph, options: KeyFilterOptions) -> tuple[KeyFilter
     finder = _Finder(graph, options)
     found: dict[tuple[int, Path, int], KeyFilter] = {}
     for stage in graph.stages:
-        for path, node in _walk(stage.fragment):
+        for path, node in stage.fragment.walk_paths():
             if node.kind != "hash_join" or is_null_aware(node):
                 continue
             for filter_ in finder.of_join(stage, path, node):
@@ -188,12 +188,6 @@ def key_filters(graph: StageGraph, options: KeyFilterOptions) -> tuple[KeyFilter
                 if key not in found or len(filter_.pairs) > len(found[key].pairs):
                     found[key] = filter_
     return tuple(found.values())
-
-
-def _walk(node: PlanNode, path: Path = ()) -> Iterator[tuple[Path, PlanNode]]:
-    yield path, node
-    for number, child in enumerate(node.children):
-        yield from _walk(child, (*path, number))
 
 
 class _Finder:
@@ -302,7 +296,7 @@ class _Finder:
 
 
 def _leaf_numbers(fragment: PlanNode) -> dict[Path, int]:
-    paths = [path for path, node in _walk(fragment) if node.is_file_scan]
+    paths = [path for path, node in fragment.walk_paths() if node.is_file_scan]
     return {path: number for number, path in enumerate(paths)}
 
 
@@ -442,7 +436,7 @@ def with_key_filter(stage: Stage, source: Stage, filter_: KeyFilter) -> Stage:
         children = [below(c, path[1:]) if i == path[0] else c for i, c in enumerate(node.children)]
         return node.with_children(*children)
 
-    before = sum(1 for path, node in _walk(stage.fragment) if node.is_file_scan and path < filter_.target.path)
+    before = sum(1 for path, node in stage.fragment.walk_paths() if node.is_file_scan and path < filter_.target.path)
     read = ExchangeLeaf(stage=source.stage, ordered=False)
     return replace(
         stage,

@@ -21,7 +21,7 @@ from apiary_df.cli.exits import ending_well
 from apiary_df.cli.inputs import ConfigOption, SetOption, StorageOption, settings_from
 from apiary_df.cli.output import printable
 from apiary_df.errors import ConfigError
-from apiary_df.units import format_bytes
+from apiary_df.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from apiary_df import SessionContext
@@ -159,8 +159,8 @@ def render(storage: str, views: Sequence[NodeView]) -> RenderableType:
     busy = sum(fact["bees_busy"] for fact in working)
     queries = {query for fact in facts for query in fact["queries"]}
     head = Text(
-        f"{storage}: {_count(len(working), 'node')} at work of {len(facts)}, {busy} of {_count(bees, 'bee')} busy, "
-        f"{_count(len(queries), 'query', 'queries')} running"
+        f"{storage}: {counted(len(working), 'node')} at work of {len(facts)}, {busy} of {counted(bees, 'bee')} busy, "
+        f"{counted(len(queries), 'query', 'queries')} running"
     )
     if not facts:
         return Group(head, Text(f"no node yet; start one with: apiary node --storage {storage}"))
@@ -194,9 +194,9 @@ def render_queries(queries: Sequence[Running]) -> list[RenderableType]:
     """Return the queries that run as text for people, a query a paragraph; nothing if none does."""
     lines: list[RenderableType] = []
     for query in queries:
-        facts = [f"{query.age_s:.1f} s old", f"{_count(query.committed, 'task')} committed"]
+        facts = [f"{query.age_s:.1f} s old", f"{counted(query.committed, 'task')} committed"]
         if query.failed:
-            facts.append(f"{_count(query.failed, 'attempt')} failed")
+            facts.append(f"{counted(query.failed, 'attempt')} failed")
         if query.coordinator:
             facts.append(f"of {query.coordinator}")
         line = Text.assemble((query.query_id, "bold"), f"  {', '.join(facts)}")
@@ -226,7 +226,7 @@ def _memory(fact: _Facts) -> str:
 
 
 def _cached(fact: _Facts) -> str:
-    return f"{_count(fact['cached_cells'], 'cell')}, {format_bytes(fact['cached_bytes'])}"
+    return f"{counted(fact['cached_cells'], 'cell')}, {format_bytes(fact['cached_bytes'])}"
 
 
 def _versions(fact: _Facts) -> str:
@@ -243,7 +243,3 @@ def _refused(fact: _Facts) -> str:
 
 def _queries(fact: _Facts) -> str:
     return "\n".join(fact["queries"]) or "-"
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -24,7 +24,7 @@ from apiary_df.model import ScanFile, TaskSpec
 from apiary_df.protocol.messages import CommitRecord
 from apiary_df.replay.trace import UNENDED, Found, Trace
 from apiary_df.report import AttemptReport
-from apiary_df.units import format_bytes
+from apiary_df.units import counted, format_bytes
 
 MOST_SHOWN = 12
 """Attempts of a stage, or inputs of a task, that are shown one by one unless all are asked for."""
@@ -61,7 +61,7 @@ def render_found(storage: str, queries: Sequence[Found]) -> RenderableType:
         )
     total_bytes = sum(query.size_bytes for query in queries)
     parts: list[RenderableType] = [
-        Text(f"{storage}: {_count(len(queries), 'query', 'queries')}, {format_bytes(total_bytes)}")
+        Text(f"{storage}: {counted(len(queries), 'query', 'queries')}, {format_bytes(total_bytes)}")
     ]
     for query in queries:
         error = "" if query.error is None else f": {printable(query.error.code)}"
@@ -121,7 +121,7 @@ def render_task(
         parts.append(
             Text(
                 f"committed attempt {commit.attempt} from {commit.node_id}: {commit.partial.rows:,} rows in "
-                f"{_count(partitions, 'partition')}, {format_bytes(commit.partial.length)}"
+                f"{counted(partitions, 'partition')}, {format_bytes(commit.partial.length)}"
             )
         )
     if attempts:
@@ -160,11 +160,11 @@ def _counts(trace: Trace) -> str:
     tasks = len({(attempt.stage, attempt.task) for attempt in attempts})
     stages = len({attempt.stage for attempt in attempts})
     facts = [
-        f"{_count(len(attempts), 'attempt')}{f' ({told})' if told else ''} at {_count(tasks, 'task')} of "
-        f"{_count(stages, 'stage')}, on {_count(nodes, 'node')}"
+        f"{counted(len(attempts), 'attempt')}{f' ({told})' if told else ''} at {counted(tasks, 'task')} of "
+        f"{counted(stages, 'stage')}, on {counted(nodes, 'node')}"
     ]
     if trace.rows is not None:
-        facts.append(f"{_count(trace.rows, 'row')} handed over")
+        facts.append(f"{counted(trace.rows, 'row')} handed over")
     if trace.omitted:
         facts.append(f"{trace.omitted:,} more attempts were committed, and not kept")
     if trace.folded:
@@ -375,7 +375,3 @@ def _moment(text: str) -> str:
 def _one_line(sql: str) -> str:
     text = printable(" ".join(sql.split()))
     return text if len(text) <= MOST_SQL_CHARS else f"{text[: MOST_SQL_CHARS - 1]}…"
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

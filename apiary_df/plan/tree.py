@@ -42,6 +42,16 @@ class PlanNode:
         for child in self.children:
             yield from child.walk()
 
+    def walk_paths(self, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], PlanNode]]:
+        """Yield the same nodes, each with its path: the numbers of the inputs that lead to it.
+
+        Args:
+            path: This node's own.
+        """
+        yield path, self
+        for number, child in enumerate(self.children):
+            yield from child.walk_paths((*path, number))
+
     @property
     def is_file_scan(self) -> bool:
         """Whether this is a leaf that reads files."""
