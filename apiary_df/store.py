@@ -1,7 +1,7 @@
 """The storage root: a folder, a bucket, or this process's memory, behind one small synchronous interface.
 
-What belongs here: everything that knows obstore, the mapping of its exceptions to apiary_df's, retries,
-create-once, request counts. What does not: which keys exist and what is in them (``protocol``).
+What belongs here: requests, create-once, request counts. What does not: what obstore must be told to reach a root, and
+what its errors mean (``connect``); which keys exist and what is in them (``protocol``).
 
 Retries are obstore's own (exponential backoff with jitter, bounded by :class:`StoreOptions`): reads, lists,
 deletes and overwriting puts are retried on 5xx, throttling, lost connections and timeouts. A create-once put

@@ -4,7 +4,7 @@ What belongs here: which stage, which task, which node, again or not, and why a 
 thread; :mod:`apiary_df.coordinator` brings what happened and carries out what is said.
 """
 
-from apiary_df.schedule.attempts import LOSSES_FOR_AN_ATTEMPT, Attempt, OpenTask, Outcome
+from apiary_df.schedule.attempts import LOSSES_FOR_AN_ATTEMPT, Attempt, OpenTask, Outcome, most_losses
 from apiary_df.schedule.events import (
     AllNodesLost,
     Cancelled,
@@ -77,4 +77,5 @@ __all__ = [
     "TaskForgotten",
     "Tick",
     "TimedOut",
+    "most_losses",
 ]

@@ -108,7 +108,7 @@ class Task:
 
     def is_spent(self, max_attempts: int) -> bool:
         """Whether it failed, or was lost, too often to be tried again."""
-        return self.failures >= max_attempts or self.losses >= LOSSES_FOR_AN_ATTEMPT * (max_attempts - 1) + 1
+        return self.failures >= max_attempts or self.losses >= most_losses(max_attempts)
 
     @property
     def counted(self) -> int | None:
@@ -153,6 +153,15 @@ class OpenTask:
     epoch: int
     attempts: int
     running: tuple[tuple[int, str], ...]
+
+
+def most_losses(max_attempts: int) -> int:
+    """Return how many attempts at a task may be lost with their nodes before it is given up.
+
+    Args:
+        max_attempts: Tries that it gets.
+    """
+    return LOSSES_FOR_AN_ATTEMPT * (max_attempts - 1) + 1
 
 
 def attempts_told(attempts: Sequence[Attempt]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from apiary_df.errors import ExecutionFailed, ResourcesExhausted
-from apiary_df.schedule import LOSSES_FOR_AN_ATTEMPT, MAX_ATTEMPTS
+from apiary_df.schedule import MAX_ATTEMPTS, most_losses
 from apiary_df.testing.faults import Fault, Request, What, disk_full
 
 from .shapes import SHAPES
@@ -18,7 +18,7 @@ from .shapes import SHAPES
 if TYPE_CHECKING:
     from .lab import Lab
 
-MOST_LOSSES = LOSSES_FOR_AN_ATTEMPT * (MAX_ATTEMPTS - 1) + 1
+MOST_LOSSES = most_losses(MAX_ATTEMPTS)
 """Attempts at a task that no node ever gets to begin."""
 
 Before = Callable[["Lab", Fault], list[Fault]]
