@@ -75,7 +75,7 @@ from apiary_df.schedule import (
     TimedOut,
 )
 from apiary_df.stage_planning import StagePlanning
-from apiary_df.standing import Standing
+from apiary_df.standing import Cancelling, Standing
 from apiary_df.view import GivenWork, SwarmView
 
 logger = logging.getLogger("apiary_df")
@@ -159,9 +159,7 @@ class QueryRun:
         self._put_off: list[PlanStage] = []
         self._kept = False
         self._announced = False
-        self._cancelled = host.event()
-        self._settling = host.lock()
-        self._settled = False
+        self._cancelling = Cancelling(host)
         self._pace = Pace(settings, host.now_s())
         self._bell = Bell()
         self._write = planned_write(
@@ -173,7 +171,7 @@ class QueryRun:
             root=view.store,
             host=host,
         )
-        self._cells = None if view.cells is None else view.cells.for_query(self.query_id, self._cancelled)
+        self._cells = None if view.cells is None else view.cells.for_query(self.query_id, self._cancelling.flag)
         bench: Workbench = functools.partial(view.workbenches.lend, query.settings, cells=self._cells)
         schemas = {s.stage: s.schema.arrow for s in query.graph.stages if s.schema is not None}
         self.root = self.root_type(
@@ -186,7 +184,7 @@ class QueryRun:
             bench,
             schemas=schemas,
             history=self._history,
-            cancelled=self._cancelled,
+            cancelled=self._cancelling.flag,
             now_s=host.now_s,
         )
         self._handing = (
@@ -217,18 +215,11 @@ class QueryRun:
 
     def cancel(self) -> None:
         """Ask the query to end; whoever iterates gets :class:`~apiary_df.errors.QueryCancelled`. Thread-safe."""
-        self._cancelled.set()
+        self._cancelling.flag.set()
 
     def is_settled(self) -> bool:
         """Whether it is too late to cancel: files that it wrote are being published."""
-        with self._settling:
-            return self._settled
-
-    def _settle(self) -> bool:
-        """Pass the point from which on the query cannot be cancelled; False if it was cancelled before."""
-        with self._settling:
-            self._settled = not self._cancelled.is_set()
-            return self._settled
+        return self._cancelling.is_settled()
 
     def report(self) -> QueryReport:
         """Return what the query has done so far."""
@@ -451,7 +442,7 @@ class QueryRun:
         # Now that nodes have something to do.
         _ = self.schema
         due_s = self._pace.wait_s(self._host.now_s()) if wait_s is None else wait_s
-        if self._bell.wait(self._cancelled, due_s):
+        if self._bell.wait(self._cancelling.flag, due_s):
             return [Cancelled()]
         if self._view.leases.is_lost(self.query_id) and (lost := self._lost()) is not None:
             raise lost
@@ -498,7 +489,7 @@ class QueryRun:
             if self._write is not None:
                 # The row that tells how much was written is kept back until it is true.
                 batches = iter(list(batches))
-                if (stop := self._stopped()) is not None or not self._settle():
+                if (stop := self._stopped()) is not None or not self._cancelling.settle():
                     return self._handle(stop or Cancelled())
                 self._write.publish_stage(self._planning.root, self._commits())
             for batch in batches:
@@ -556,7 +547,7 @@ class QueryRun:
 
     def _stopped(self) -> Event | None:
         """Return why the query must not go on; None if it may."""
-        return Cancelled() if self._cancelled.is_set() else self._timed_out()
+        return Cancelled() if self._cancelling.flag.is_set() else self._timed_out()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Where a run of a query stands: since when it runs and how long it may, how many rows went out, how it ended.
 
-What belongs here: what reports and deadlines are reckoned from. What does not: what became of its tasks
-(:mod:`apiary_df.history`), and what is to be done (:mod:`apiary_df.schedule`).
+What belongs here: what reports and deadlines are reckoned from, and whether the run may still be cancelled. What does
+not: what became of its tasks (:mod:`apiary_df.history`), and what is to be done (:mod:`apiary_df.schedule`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 from apiary_df.errors import ErrorInfo
 from apiary_df.history import ending_of
+from apiary_df.host import Host
 from apiary_df.report import QueryEnd
 
 
@@ -84,3 +85,30 @@ class Standing:
     def remaining_s(self) -> float | None:
         """Return how long it may still run; None if it has no deadline."""
         return None if self.timeout_s is None else max(0.0, self.timeout_s - self.at_s())
+
+
+class Cancelling:
+    """Whether a run is to end before its time, and whether it is too late for that. Thread-safe.
+
+    Args:
+        host: The machine.
+
+    Attributes:
+        flag: Set when somebody wants it to end.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.flag = host.event()
+        self._settling = host.lock()
+        self._settled = False
+
+    def settle(self) -> bool:
+        """Pass the point from which on the run cannot be cancelled; False if it was cancelled before."""
+        with self._settling:
+            self._settled = not self.flag.is_set()
+            return self._settled
+
+    def is_settled(self) -> bool:
+        """Whether that point has been passed."""
+        with self._settling:
+            return self._settled
