@@ -24,6 +24,9 @@ _Item = TypeVar("_Item")
 END_WAIT_S = 5.0
 """How long who closes or interrupts a query waits for its clean-up; what takes longer is done in the background."""
 
+LOOK_S = 0.5
+"""Longest wait in one go: an interrupt that comes just before a wait begins is only noticed when that wait ends."""
+
 
 class _Step:
     """What the reader asks of the thread."""
@@ -109,8 +112,14 @@ class _Pump(Generic[_Item]):
             queue.Empty: If it is not there by then.
             BaseException: What the generator raised.
         """
-        wait_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-        answer = self._answers.get(timeout=wait_s)
+        while True:
+            left_s = LOOK_S if deadline_s is None else deadline_s - time.monotonic()
+            try:
+                answer = self._answers.get(timeout=max(0.0, min(left_s, LOOK_S)))
+                break
+            except queue.Empty:
+                if left_s <= 0:
+                    raise
         if isinstance(answer, BaseException):
             raise answer
         return answer
