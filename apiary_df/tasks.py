@@ -29,7 +29,7 @@ from apiary_df.model import (
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.scans import files_by_url, files_of_cells, scan_cells
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, Variant
-from apiary_df.planner import Balance, extract_alive_nodes, spread_cells, waves
+from apiary_df.planner import Balance, extract_alive_nodes, spread_shares
 
 CELLS_PER_BEE = 4
 """Pieces that a scan is cut into for each bee: enough to balance, few enough that a piece is worth opening a file."""
@@ -108,17 +108,24 @@ def early_task_bytes(total_bytes: int, nodes: Iterable[NodeInfo]) -> int:
     return max(EARLY_TASK_BYTES, -(-total_bytes // (bees * EARLY_TASKS_PER_BEE)))
 
 
-def parts_of(share: Sequence[CellInfo], most_bytes: int) -> list[tuple[CellInfo, ...]]:
-    """Cut a share into parts of at most so many bytes, and of at least one cell; the order stays."""
-    parts: list[list[CellInfo]] = []
+def parts_of(sizes_bytes: Sequence[int], share: Sequence[int], most_bytes: int) -> list[list[int]]:
+    """Cut a share into parts of at most so many bytes, and of at least one cell; the order stays.
+
+    Args:
+        sizes_bytes: The sizes of all cells.
+        share: Positions of its cells.
+        most_bytes: What a part has at most, unless it is a single cell.
+    """
+    parts: list[list[int]] = []
     filled_bytes = 0
-    for cell in share:
-        if not parts or filled_bytes + cell.bytes > most_bytes:
+    for position in share:
+        size_bytes = sizes_bytes[position]
+        if not parts or filled_bytes + size_bytes > most_bytes:
             parts.append([])
             filled_bytes = 0
-        parts[-1].append(cell)
-        filled_bytes += cell.bytes
-    return [tuple(part) for part in parts]
+        parts[-1].append(position)
+        filled_bytes += size_bytes
+    return parts
 
 
 def plan_stage(
@@ -273,29 +280,23 @@ class _StagePlanner:
         assert isinstance(leaf, ScanLeaf)
         total_bytes = sum(f.size_bytes for f in leaf.files)
         target_bytes = cell_target_bytes(total_bytes, self._workers, self._options.min_cell_bytes)
-        cells = scan_cells(leaf, self._row_group_starts, target_bytes)
-        assigned = spread_cells(cells, self._workers)
+        spread = spread_shares(scan_cells(leaf, self._row_group_starts, target_bytes), self._workers)
+        cells, sizes_bytes, shares = spread.cells, spread.sizes_bytes, spread.shares
         base = self.whole_task(variant)
         by_url = files_by_url(leaf)
-        shares = [
-            (node, share)
-            for node in self._workers
-            for wave in waves(assigned.get(node.node_id, ()), node)
-            for share in wave
-            if share
-        ]
         if cached_alike({node.node_id: node for node, _ in shares}.values(), cells):
-            dealt = contiguous_shares([share for _, share in shares])
+            dealt = contiguous_shares(sizes_bytes, [share for _, share in shares])
             redealt = [(node, share) for (node, _), share in zip(shares, dealt, strict=True) if share]
-            if all(_fits(share, node) for node, share in redealt):
+            if all(_fits(sizes_bytes, share, node) for node, share in redealt):
                 shares = redealt
         if self._options.early:
             most_bytes = early_task_bytes(total_bytes, self._workers)
-            shares = [(node, part) for node, share in shares for part in parts_of(share, most_bytes)]
+            shares = [(node, part) for node, share in shares for part in parts_of(sizes_bytes, share, most_bytes)]
         specs = []
         for node, share in shares:
-            scan = ScanInput(leaf=index, files=files_of_cells(by_url, share), ordered=leaf.ordered)
-            specs.append(self._cell_task(base, scan, share, node))
+            read = [cells[position] for position in share]
+            scan = ScanInput(leaf=index, files=files_of_cells(by_url, read), ordered=leaf.ordered)
+            specs.append(self._cell_task(base, scan, read, node))
         # A scan of no files still has a task: an aggregate without groups gives a row over nothing.
         return specs or [self._placed(base, "the scan has no cells")]
 
@@ -393,9 +394,9 @@ def _stretches(count: int, groups: int) -> list[range]:
     return [range(start, end) for start, end in pairwise(ends) if start < end]
 
 
-def _fits(share: Sequence[CellInfo], node: NodeInfo) -> bool:
+def _fits(sizes_bytes: Sequence[int], share: Sequence[int], node: NodeInfo) -> bool:
     """Whether a share is within a bee's budget; a single cell always is."""
-    return len(share) == 1 or sum(cell.bytes for cell in share) <= node.memory_per_bee
+    return len(share) == 1 or sum([sizes_bytes[position] for position in share]) <= node.memory_per_bee
 
 
 def cached_alike(nodes: Collection[NodeInfo], cells: Iterable[CellInfo]) -> bool:
@@ -407,30 +408,30 @@ def cached_alike(nodes: Collection[NodeInfo], cells: Iterable[CellInfo]) -> bool
     return all(len({node.cached_cells.get(key, 0) for node in nodes}) == 1 for key in dict.fromkeys(held))
 
 
-def contiguous_shares(shares: Sequence[Sequence[CellInfo]]) -> list[tuple[CellInfo, ...]]:
+def contiguous_shares(sizes_bytes: Sequence[int], shares: Sequence[Sequence[int]]) -> list[range]:
     """Deal the same cells out again, in storage order, so that each share is one stretch of about its old size.
 
     A task opens a file, and reads its footer, once for every stretch of it; the planner looks at sizes only. Where
     nothing is cached, which of the cells a share has does not matter otherwise.
 
     Args:
-        shares: Cells by share.
+        sizes_bytes: The sizes of all cells, in storage order.
+        shares: Positions of cells by share; each is in one of them.
 
     Returns:
         As many shares, each within one cell of its old size; the cells are the same in all.
     """
-    cells = sorted((cell for share in shares for cell in share), key=lambda cell: cell.sort_key)
-    dealt: list[tuple[CellInfo, ...]] = []
+    dealt: list[range] = []
     start, due_bytes, given_bytes = 0, 0, 0
     for number, share in enumerate(shares):
-        due_bytes += sum(cell.bytes for cell in share)
+        due_bytes += sum([sizes_bytes[position] for position in share])
         end = start
         last = number == len(shares) - 1
         # A cell goes to the share in which more than half of it lies.
-        while end < len(cells) and (last or given_bytes + cells[end].bytes / 2 <= due_bytes):
-            given_bytes += cells[end].bytes
+        while end < len(sizes_bytes) and (last or given_bytes + sizes_bytes[end] / 2 <= due_bytes):
+            given_bytes += sizes_bytes[end]
             end += 1
-        dealt.append(tuple(cells[start:end]))
+        dealt.append(range(start, end))
         start = end
     return dealt
 

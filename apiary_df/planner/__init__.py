@@ -28,7 +28,7 @@ from apiary_df.planner.board import Assignments, Nodes, extract_alive_nodes
 from apiary_df.planner.leafcutter import leafcutter_split_assignments
 from apiary_df.planner.packing import Share, Wave, waves
 from apiary_df.planner.placing import assign_cells_to_nodes
-from apiary_df.planner.query import Distributed, Local, plan_query, spread_cells
+from apiary_df.planner.query import Distributed, Local, Shares, plan_query, spread_shares
 
 __all__ = [
     "Assignments",
@@ -37,11 +37,12 @@ __all__ = [
     "Local",
     "Nodes",
     "Share",
+    "Shares",
     "Wave",
     "assign_cells_to_nodes",
     "extract_alive_nodes",
     "leafcutter_split_assignments",
     "plan_query",
-    "spread_cells",
+    "spread_shares",
     "waves",
 ]

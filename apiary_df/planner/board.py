@@ -7,6 +7,8 @@ keeping count of what each node was given. What does not: any choice of a node f
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from operator import attrgetter
 from typing import TypeAlias
 
 from apiary_df.errors import NoAliveNodes, PlanError
@@ -30,18 +32,23 @@ class Load:
 
     Attributes:
         node: The node.
+        idle: Whether a bee is idle there.
         given_bytes: Bytes of the cells that it has.
         count: How many cells these are.
         fair_bytes: Its fair share of the whole work; negative while it takes nothing for its cache's sake.
     """
 
-    __slots__ = ("count", "fair_bytes", "given_bytes", "node")
+    __slots__ = ("_bees", "_busy_bytes", "_idle_bytes", "count", "fair_bytes", "given_bytes", "idle", "node")
 
     def __init__(self, node: NodeInfo) -> None:
         self.node = node
+        self.idle = node.idle_bees > 0
         self.given_bytes = 0
         self.count = 0
         self.fair_bytes = -1.0
+        self._bees = max(1, node.bees_total)
+        self._busy_bytes = node.bees_busy * node.memory_per_bee
+        self._idle_bytes = node.idle_bees * node.memory_per_bee
 
     def is_over(self) -> bool:
         """Whether it has more than a bee's budget, and not because of a single cell."""
@@ -58,72 +65,82 @@ class Load:
         follows the load decides between equals: bytes, then cells (so that empty cells spread, too), then
         the id.
         """
-        node, after_bytes = self.node, self.given_bytes + size_bytes
-        idle = node.idle_bees
-        if idle > 0 and (self.given_bytes == 0 or self.given_bytes < idle * node.memory_per_bee):
-            return (0, after_bytes / idle, self.given_bytes, (self.count + 1) / idle, node.node_id)
-        bees = max(1, node.bees_total)
-        queued_bytes = after_bytes + node.bees_busy * node.memory_per_bee
-        return (1, queued_bytes / bees, self.given_bytes, (self.count + 1) / bees, node.node_id)
+        node, given_bytes = self.node, self.given_bytes
+        if self.idle and (given_bytes == 0 or given_bytes < self._idle_bytes):
+            idle = node.idle_bees
+            return (0, (given_bytes + size_bytes) / idle, given_bytes, (self.count + 1) / idle, node.node_id)
+        bees = self._bees
+        queued_bytes = given_bytes + size_bytes + self._busy_bytes
+        return (1, queued_bytes / bees, given_bytes, (self.count + 1) / bees, node.node_id)
 
 
 class Board:
     """Cells in order, who has each, and what that makes for the nodes.
 
     Args:
-        placed: Cells, each with the id of the node that has it, or None.
-        takers: The nodes that may have cells, in order; every id in ``placed`` is one of theirs.
+        cells: All cells, in order.
+        takers: The nodes that may have cells, in order.
+        homes: For each cell the id of the taker that has it, or None; if not given, nobody has any.
 
     Attributes:
         cells: All cells, in order.
-        homes: The node that has each; None for nobody.
+        sizes_bytes: The size of each.
+        homes: Who has each; None for nobody.
         loads: What each node has, in the order of the nodes.
     """
 
-    __slots__ = ("_holders", "cells", "homes", "loads")
+    __slots__ = ("_holders", "cells", "homes", "loads", "sizes_bytes")
 
-    def __init__(self, placed: Iterable[tuple[CellInfo, str | None]], takers: Sequence[NodeInfo]) -> None:
-        ordered = sorted(placed, key=lambda entry: (storage_order(entry[0]), entry[1] or ""))
-        self.cells: list[CellInfo] = [cell for cell, _ in ordered]
-        self.homes: list[str | None] = [None] * len(ordered)
+    def __init__(
+        self, cells: Sequence[CellInfo], takers: Iterable[NodeInfo], homes: Iterable[str | None] | None = None
+    ) -> None:
+        self.cells = cells
+        self.sizes_bytes = [cell.bytes for cell in cells]
+        self.homes: list[Load | None] = [None] * len(cells)
         self.loads: dict[str, Load] = {node.node_id: Load(node) for node in takers}
-        self._holders: dict[str, list[Load]] | None = None
-        for index, (_, home) in enumerate(ordered):
+        self._holders: list[dict[Load, int]] | None = None
+        for index, home in enumerate(homes or ()):
             if home is not None:
-                self.put(index, home)
+                self.put(index, self.loads[home])
 
-    def put(self, index: int, node_id: str) -> Load:
-        """Give a cell to a node, taking it from whoever has it. Returns what the node has then."""
-        size_bytes = self.cells[index].bytes
+    def put(self, index: int, load: Load) -> None:
+        """Give a cell to a node, taking it from whoever has it."""
+        size_bytes = self.sizes_bytes[index]
         previous = self.homes[index]
         if previous is not None:
-            self.loads[previous].given_bytes -= size_bytes
-            self.loads[previous].count -= 1
-        self.homes[index] = node_id
-        load = self.loads[node_id]
+            previous.given_bytes -= size_bytes
+            previous.count -= 1
+        self.homes[index] = load
         load.given_bytes += size_bytes
         load.count += 1
-        return load
 
-    def holders(self) -> dict[str, list[Load]]:
-        """Storage key of a cell to the nodes that cache some of it, in order."""
+    def holders(self) -> Sequence[Mapping[Load, int]]:
+        """For each cell the nodes that cache some of its object, in order, and how many bytes."""
         if self._holders is None:
-            self._holders = {cell.storage_key: [] for cell in self.cells}
-            of_key = self._holders.get
-            for load in self.loads.values():
-                for key, held_bytes in load.node.cached_cells.items():
-                    holders = of_key(key)
+            caching = [load for load in self.loads.values() if load.node.cached_cells]
+            of_key: dict[str, dict[Load, int]] = {cell.storage_key: {} for cell in self.cells} if caching else {}
+            for load in caching:
+                cached = load.node.cached_cells
+                for holders, held_bytes in zip(map(of_key.get, cached), cached.values(), strict=True):
                     if holders is not None and held_bytes > 0:
-                        holders.append(load)
+                        holders[load] = held_bytes
+            nobody: dict[Load, int] = {}
+            self._holders = [of_key.get(cell.storage_key, nobody) for cell in self.cells]
         return self._holders
+
+    def positions(self) -> dict[str, list[int]]:
+        """Node id to the positions of its cells, both in order; nodes without cells are among them."""
+        found: dict[str, list[int]] = {node_id: [] for node_id in self.loads}
+        for index, home in enumerate(self.homes):
+            if home is not None:
+                found[home.node.node_id].append(index)
+        return found
 
     def assignments(self) -> Assignments:
         """Node id to its cells, both in order."""
-        found: dict[str, list[CellInfo]] = {node_id: [] for node_id in self.loads}
-        for cell, home in zip(self.cells, self.homes, strict=True):
-            if home is not None:
-                found[home].append(cell)
-        return {node_id: tuple(cells) for node_id, cells in found.items() if cells}
+        cells = self.cells
+        placed = self.positions().items()
+        return {node_id: tuple([cells[index] for index in indexes]) for node_id, indexes in placed if indexes}
 
 
 def extract_alive_nodes(nodes: Nodes) -> tuple[NodeInfo, ...]:
@@ -176,9 +193,21 @@ def storage_order(cell: CellInfo) -> tuple[str, int, int, tuple[tuple[str, str],
     return (*cell.sort_key, -1 if cell.range_end is None else cell.range_end)
 
 
-def largest_first(cells: Sequence[CellInfo], indexes: Iterable[int]) -> list[int]:
-    """Return the indexes by falling size of their cells, equal ones in order."""
-    return sorted(indexes, key=lambda index: (-cells[index].bytes, index))
+def in_storage_order(cells: Iterable[CellInfo]) -> list[CellInfo]:
+    """Return cells by :func:`storage_order`; most often it takes no more than the key and the start of a range."""
+    ordered = sorted(cells, key=attrgetter("storage_key"))
+    told_apart = (
+        before.storage_key != after.storage_key or (before.range_start or 0) < (after.range_start or 0)
+        for before, after in pairwise(ordered)
+    )
+    if not all(told_apart):
+        ordered.sort(key=storage_order)
+    return ordered
+
+
+def largest_first(sizes_bytes: Sequence[int], indexes: Iterable[int]) -> list[int]:
+    """Return indexes, which come in order, by falling size of their cells; equal ones stay in order."""
+    return sorted(indexes, key=sizes_bytes.__getitem__, reverse=True)
 
 
 def seen(known: Mapping[str, NodeInfo]) -> str:

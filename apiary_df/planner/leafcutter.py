@@ -10,8 +10,19 @@ import heapq
 from collections.abc import Iterable, Mapping
 
 from apiary_df.errors import UnknownNode
-from apiary_df.model import CellInfo, NodeInfo
-from apiary_df.planner.board import Assignments, Board, Load, Nodes, nodes_by_id, seen, some, taking_nodes
+from apiary_df.model import CellInfo
+from apiary_df.planner.board import (
+    Assignments,
+    Board,
+    Load,
+    Nodes,
+    largest_first,
+    nodes_by_id,
+    seen,
+    some,
+    storage_order,
+    taking_nodes,
+)
 from apiary_df.planner.placing import place
 
 _Entry = tuple[int, str, int]
@@ -52,12 +63,15 @@ def leafcutter_split_assignments(assignments: Mapping[str, Iterable[CellInfo]], 
         )
     takers = taking_nodes(known)
     taking = {node.node_id for node in takers}
-    placed = [
-        (cell, node_id if node_id in taking else None)
-        for node_id, node_cells in assignments.items()
-        for cell in node_cells
-    ]
-    board = Board(placed, takers)
+    placed = sorted(
+        (
+            (cell, node_id if node_id in taking else None)
+            for node_id, node_cells in assignments.items()
+            for cell in node_cells
+        ),
+        key=lambda entry: (storage_order(entry[0]), entry[1] or ""),
+    )
+    board = Board([cell for cell, _ in placed], takers, [home for _, home in placed])
     place(board)
     relieve(board)
     return board.assignments()
@@ -72,44 +86,46 @@ def relieve(board: Board) -> None:
     takers = [load for load in board.loads.values() if not load.is_over()]
     if not takers or len(takers) == len(board.loads):
         return
-    rooms = _Rooms(board.loads, takers)
+    rooms = _Rooms(takers)
     holders = board.holders()
-    for index, home in _small_and_uncached_first(board):
-        if not home.is_over():
+    for index in _small_and_uncached_first(board):
+        home = board.homes[index]
+        if home is None or not home.is_over():
             continue
-        cell = board.cells[index]
-        target = rooms.find(cell.bytes, home.node, holders[cell.storage_key])
+        target = rooms.find(board.sizes_bytes[index], home, holders[index])
         if target is None:
             continue
-        rooms.update(board.put(index, target))
+        board.put(index, target)
+        rooms.update(target)
         if not home.is_over():
             rooms.update(home)
 
 
-def _small_and_uncached_first(board: Board) -> list[tuple[int, Load]]:
+def _small_and_uncached_first(board: Board) -> list[int]:
     """The cells of nodes that have too much, in the order in which they may go."""
-    holders = board.holders()
-
-    def key(entry: tuple[int, Load]) -> tuple[bool, int, int]:
-        index, home = entry
-        cell = board.cells[index]
-        # Among equals the last goes first: what stays keeps the beginning of its objects together.
-        return (home in holders[cell.storage_key], cell.bytes, -index)
-
-    over = {node_id: load for node_id, load in board.loads.items() if load.is_over()}
-    return sorted(((index, over[home]) for index, home in enumerate(board.homes) if home in over), key=key)
+    over = {load for load in board.loads.values() if load.is_over()}
+    cached: list[int] = []
+    uncached: list[int] = []
+    for index, (home, holders) in enumerate(zip(board.homes, board.holders(), strict=True)):
+        if home in over:
+            (cached if home in holders else uncached).append(index)
+    # Among equals the last goes first: what stays keeps the beginning of its objects together.
+    return [*largest_first(board.sizes_bytes, uncached)[::-1], *largest_first(board.sizes_bytes, cached)[::-1]]
 
 
 class _Rooms:
     """The nodes that have no more than a bee's budget, by what they could still take.
 
-    A heap's entry stays behind when its node's load changes, and is dropped when it comes to the top.
+    A heap's entry stays behind when its node's load changes, and is dropped once it is at the top.
+
+    Args:
+        takers: These nodes; whenever what one of them has changes, :meth:`update` is to be told.
     """
 
     __slots__ = ("_empty", "_loads", "_roomy")
 
-    def __init__(self, loads: Mapping[str, Load], takers: Iterable[Load]) -> None:
-        self._loads = loads
+    def __init__(self, takers: Iterable[Load]) -> None:
+        self._loads: dict[str, Load] = {}
         self._roomy: dict[bool, list[_Entry]] = {True: [], False: []}
         self._empty: dict[bool, list[_Entry]] = {True: [], False: []}
         for load in takers:
@@ -117,31 +133,29 @@ class _Rooms:
 
     def update(self, load: Load) -> None:
         """Take a node in, or note what it has room for now."""
-        idle = load.node.idle_bees > 0
-        heapq.heappush(self._roomy[idle], _entry(load))
+        self._loads[load.node.node_id] = load
+        entry = _entry(load)
+        heapq.heappush(self._roomy[load.idle], entry)
         if load.count == 0:
-            heapq.heappush(self._empty[idle], _entry(load))
+            heapq.heappush(self._empty[load.idle], entry)
+        for heap in (self._roomy[load.idle], self._empty[load.idle]):
+            while heap and heap[0] != _entry(self._loads[heap[0][1]]):
+                heapq.heappop(heap)
 
-    def find(self, size_bytes: int, home: NodeInfo, holders: Iterable[Load]) -> str | None:
+    def find(self, size_bytes: int, home: Load, holders: Iterable[Load]) -> Load | None:
         """Return the node that takes a cell away from ``home``: one that caches it, else the roomiest."""
-        kinds = (True,) if home.idle_bees > 0 else (True, False)
+        kinds = (True,) if home.idle else (True, False)
         for idle in kinds:
-            for negative_bytes, roomiest, _ in self._top(self._roomy[idle]):
-                if -negative_bytes >= size_bytes:
-                    caching = [_entry(load) for load in holders if _takes(load, size_bytes, idle)]
-                    return min(caching)[1] if caching else roomiest
+            roomy = self._roomy[idle]
+            if roomy and -roomy[0][0] >= size_bytes:
+                caching = [_entry(load) for load in holders if _takes(load, size_bytes, idle)]
+                return self._loads[min(caching)[1] if caching else roomy[0][1]]
         for idle in kinds:
-            for negative_bytes, node_id, _ in self._top(self._empty[idle]):
-                # A cell above a bee's budget is a share of its own, anywhere; but not on a smaller bee.
-                if -negative_bytes >= home.memory_per_bee:
-                    return node_id
+            empty = self._empty[idle]
+            # A cell above a bee's budget is a share of its own, anywhere; but not on a smaller bee.
+            if empty and -empty[0][0] >= home.node.memory_per_bee:
+                return self._loads[empty[0][1]]
         return None
-
-    def _top(self, heap: list[_Entry]) -> list[_Entry]:
-        """Return the first entry of a heap that still holds, as a list of at most one."""
-        while heap and heap[0] != _entry(self._loads[heap[0][1]]):
-            heapq.heappop(heap)
-        return heap[:1]
 
 
 def _entry(load: Load) -> _Entry:
@@ -149,4 +163,4 @@ def _entry(load: Load) -> _Entry:
 
 
 def _takes(load: Load, size_bytes: int, idle: bool) -> bool:
-    return (load.node.idle_bees > 0) is idle and load.room_bytes() >= size_bytes
+    return load.idle is idle and load.room_bytes() >= size_bytes

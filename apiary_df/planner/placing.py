@@ -7,7 +7,7 @@ What belongs here: the choice of a node for a cell. What does not: budgets (``le
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from apiary_df.model import CellInfo, NodeInfo
 from apiary_df.planner.board import (
@@ -16,6 +16,7 @@ from apiary_df.planner.board import (
     Load,
     Nodes,
     Rank,
+    in_storage_order,
     largest_first,
     nodes_by_id,
     taking_nodes,
@@ -49,7 +50,7 @@ def assign_cells_to_nodes(cells: Iterable[CellInfo], nodes: Nodes) -> Assignment
         NoAliveNodes: No node is alive.
         PlanError: Two different nodes have the same id.
     """
-    board = Board(((cell, None) for cell in cells), taking_nodes(nodes_by_id(nodes)))
+    board = Board(in_storage_order(cells), taking_nodes(nodes_by_id(nodes)))
     place(board)
     return board.assignments()
 
@@ -58,65 +59,68 @@ def place(board: Board) -> None:
     """Give every cell on the board that nobody has to a node."""
     homeless = [index for index, home in enumerate(board.homes) if home is None]
     if homeless:
-        _place_by_load(board, _place_cached(board, largest_first(board.cells, homeless)))
+        _place_by_load(board, _place_cached(board, largest_first(board.sizes_bytes, homeless)))
 
 
-def _place_cached(board: Board, indexes: Sequence[int]) -> list[int]:
+def _place_cached(board: Board, indexes: Sequence[int]) -> Sequence[int]:
     """Give cells to ready nodes that cache them, up to each one's fair share. Returns the cells left over."""
     holders = board.holders()
-    if not any(holders.values()):
-        return list(indexes)
+    if not any(holders):
+        return indexes
     _set_fair_shares(board)
     left: list[int] = []
     for index in indexes:
-        cell = board.cells[index]
-        half_bytes = cell.bytes / 2
-        # A node's first cell is always within its share, others if at least half of the cell is. An empty
-        # cell is not worth a cache hit, and as it weighs nothing it would never fill a share.
-        takers = [
-            load
-            for load in holders[cell.storage_key]
-            if load.given_bytes + half_bytes <= load.fair_bytes or load.given_bytes == 0 <= load.fair_bytes
-        ]
-        if takers and cell.bytes > 0:
-            board.put(index, _best_holder(cell, takers).node.node_id)
-        else:
+        size_bytes = board.sizes_bytes[index]
+        # An empty cell is not worth a cache hit, and as it weighs nothing it would never fill a share.
+        best = _best_holder(size_bytes, holders[index]) if size_bytes > 0 else None
+        if best is None:
             left.append(index)
+        else:
+            board.put(index, best)
     return left
 
 
-def _best_holder(cell: CellInfo, holders: Sequence[Load]) -> Load:
-    """The node that caches most of a cell; among equals the one with the least of its fair share."""
-    if len(holders) == 1:
-        return holders[0]
-    key, size_bytes = cell.storage_key, cell.bytes
+def _best_holder(size_bytes: int, holders: Mapping[Load, int]) -> Load | None:
+    """The node that caches most of a cell, of those with room in their fair shares; among equals the emptiest.
 
-    def claim(load: Load) -> tuple[int, float]:
-        held_bytes = load.node.cached_cells[key]
-        return (-held_bytes if held_bytes < size_bytes else -size_bytes, load.given_bytes / load.fair_bytes)
+    A node's first cell is always within its share, others if at least half of the cell is.
+    """
+    best, best_bytes, best_filled = None, 0, 0.0
+    half_bytes = size_bytes / 2
+    for load, held_bytes in holders.items():
+        given_bytes, fair_bytes = load.given_bytes, load.fair_bytes
+        if given_bytes + half_bytes > fair_bytes and not given_bytes == 0 <= fair_bytes:
+            continue
+        hit_bytes = held_bytes if held_bytes < size_bytes else size_bytes
+        if hit_bytes < best_bytes:
+            continue
+        filled = given_bytes / fair_bytes
+        if best is None or hit_bytes > best_bytes or filled < best_filled:
+            best, best_bytes, best_filled = load, hit_bytes, filled
+    return best
 
-    return min(holders, key=claim)
 
-
-def _place_by_load(board: Board, indexes: Sequence[int]) -> None:
+def _place_by_load(board: Board, indexes: Iterable[int]) -> None:
     """Give cells, which come largest first, each to the least loaded node."""
     numerator, denominator = SIZE_CLASS
+    sizes_bytes, loads = board.sizes_bytes, board.loads
     class_bytes = -1
     queue: list[Rank] = []
     for index in indexes:
-        size_bytes = board.cells[index].bytes
+        size_bytes = sizes_bytes[index]
         if class_bytes < 0 or size_bytes * denominator < class_bytes * numerator:
             class_bytes = size_bytes
-            queue = [load.rank(class_bytes) for load in board.loads.values()]
+            queue = [load.rank(class_bytes) for load in loads.values()]
             heapq.heapify(queue)
-        load = board.put(index, queue[0][-1])
+        load = loads[queue[0][-1]]
+        board.put(index, load)
         heapq.heapreplace(queue, load.rank(class_bytes))
 
 
 def _set_fair_shares(board: Board) -> None:
     """Note what each ready node would get if cells were sand: a bee's budget per idle bee, then by bees."""
     nodes = [load.node for load in board.loads.values()]
-    total_bytes = sum(cell.bytes for cell in board.cells)
+    total_bytes = sum(board.sizes_bytes)
     idle_bees = sum(max(0, node.idle_bees) for node in nodes)
     bees = sum(max(1, node.bees_total) for node in nodes)
     first_bytes = min(total_bytes, sum(max(0, node.idle_bees) * node.memory_per_bee for node in nodes))

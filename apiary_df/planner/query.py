@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from apiary_df.errors import UnknownNode
 from apiary_df.model import CellInfo, NodeInfo, NodeState
-from apiary_df.planner.board import Assignments, Board, Nodes, nodes_by_id, seen, taking_nodes
+from apiary_df.planner.board import Board, Nodes, in_storage_order, nodes_by_id, seen, taking_nodes
 from apiary_df.planner.leafcutter import relieve
+from apiary_df.planner.packing import pack
 from apiary_df.planner.placing import place
 
 
@@ -39,6 +40,22 @@ class Distributed:
 
     assignments: Mapping[str, tuple[CellInfo, ...]]
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """Cells spread over nodes, and those of each node packed for its bees.
+
+    Attributes:
+        cells: All cells, in storage order.
+        sizes_bytes: The size of each.
+        shares: Nodes in the order of their ids, each with what one of its bees takes at once: positions of cells, in
+            order. Those of a node come in the order of its waves. No share is empty, and no cell is left out.
+    """
+
+    cells: Sequence[CellInfo]
+    sizes_bytes: Sequence[int]
+    shares: Sequence[tuple[NodeInfo, Sequence[int]]]
 
 
 def plan_query(cells: Iterable[CellInfo], nodes: Nodes, local_node_id: str) -> Local | Distributed:
@@ -77,16 +94,17 @@ def plan_query(cells: Iterable[CellInfo], nodes: Nodes, local_node_id: str) -> L
             node=local_node_id,
             nodes=seen(known),
         )
-    board = Board([(cell, None) for cell in cells], takers)
+    board = Board(in_storage_order(cells), takers)
     why_local = _why_local(board.cells, here, takers)
     if why_local is not None:
         return Local(cells=tuple(board.cells), reason=why_local)
-    assignments = _spread(board)
+    _spread(board)
+    assignments = board.assignments()
     return Distributed(assignments=assignments, reason=_why_distributed(board.cells, here, len(assignments)))
 
 
-def spread_cells(cells: Iterable[CellInfo], nodes: Nodes) -> Assignments:
-    """Give every cell to a node: :func:`assign_cells_to_nodes`, then :func:`leafcutter_split_assignments`, in one go.
+def spread_shares(cells: Iterable[CellInfo], nodes: Nodes) -> Shares:
+    """Give every cell to a node, as :func:`plan_query` does, and pack what each node has, as :func:`waves` does.
 
     Args:
         cells: What is to be read.
@@ -96,13 +114,20 @@ def spread_cells(cells: Iterable[CellInfo], nodes: Nodes) -> Assignments:
         NoAliveNodes: No node is alive.
         PlanError: Two different nodes have the same id.
     """
-    return _spread(Board([(cell, None) for cell in cells], taking_nodes(nodes_by_id(nodes))))
+    board = Board(in_storage_order(cells), taking_nodes(nodes_by_id(nodes)))
+    _spread(board)
+    shares = [
+        (load.node, share)
+        for load, indexes in zip(board.loads.values(), board.positions().values(), strict=True)
+        for wave in pack(board.sizes_bytes, indexes, load.node)
+        for share in wave
+    ]
+    return Shares(cells=board.cells, sizes_bytes=board.sizes_bytes, shares=shares)
 
 
-def _spread(board: Board) -> Assignments:
+def _spread(board: Board) -> None:
     place(board)
     relieve(board)
-    return board.assignments()
 
 
 def _why_local(cells: Sequence[CellInfo], here: NodeInfo, takers: Sequence[NodeInfo]) -> str | None:
