@@ -301,9 +301,9 @@ class _StagePlanner:
         return specs or [self._placed(base, "the scan has no cells")]
 
     def _cell_task(self, base: TaskSpec, scan: ScanInput, share: Sequence[CellInfo], node: NodeInfo) -> TaskSpec:
-        cached = sum(1 for cell in share if cell.storage_key in node.cached_cells)
+        cached = sum([cell.storage_key in node.cached_cells for cell in share])
         why = f"{len(share)} cells, {cached} cached there"
-        size = sum(cell.bytes for cell in share)
+        size = sum([cell.bytes for cell in share])
         self._balance.give(node.node_id, size + 1)
         return replace(
             base,

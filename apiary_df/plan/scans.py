@@ -63,8 +63,9 @@ def scan_cells(
         target_bytes: Size to aim at for a piece, in bytes, >= 1.
     """
     cells: list[CellInfo] = []
+    above = file_url(leaf.store_url, "")
     for file in leaf.files:
-        url = file_url(leaf.store_url, file.path)
+        url = above + file.path
         if not leaf.splittable or file.size_bytes <= max(target_bytes, leaf.split_above_bytes):
             cells.append(CellInfo(storage_key=url, bytes=file.size_bytes))
             continue
@@ -99,7 +100,8 @@ def _row_group_cuts(starts: Sequence[int], size_bytes: int, target_bytes: int) -
 
 def files_by_url(leaf: ScanLeaf) -> dict[str, ScanFile]:
     """Return a scan's files by the URLs that its cells have as storage keys."""
-    return {file_url(leaf.store_url, file.path): file for file in leaf.files}
+    above = file_url(leaf.store_url, "")
+    return {above + file.path: file for file in leaf.files}
 
 
 def files_of_cells(by_url: Mapping[str, ScanFile], cells: Iterable[CellInfo]) -> tuple[ScanFile, ...]:
@@ -107,23 +109,23 @@ def files_of_cells(by_url: Mapping[str, ScanFile], cells: Iterable[CellInfo]) ->
 
     Args:
         by_url: The scan's files, from :func:`files_by_url`: made once for all shares of a scan.
-        cells: A share of its cells.
+        cells: A share of its cells, in storage order.
 
     Raises:
         PlanError: If a cell is of no file of the scan.
     """
     files: list[ScanFile] = []
-    for cell in sorted(cells, key=lambda c: c.sort_key):
+    for cell in cells:
         file = by_url.get(cell.storage_key)
         if file is None:
             raise PlanError(f"cell {cell.storage_key!r} is of no file of the scan")
-        whole = cell.range_start is None
-        entry = file if whole else replace(file, range_start=cell.range_start, range_end=cell.range_end)
         last = files[-1] if files else None
-        if last and last.path == entry.path and last.range_end is not None and last.range_end == entry.range_start:
-            files[-1] = replace(last, range_end=entry.range_end)
+        if cell.range_start is None:
+            files.append(file)
+        elif last is not None and last.path == file.path and last.range_end == cell.range_start:
+            files[-1] = replace(last, range_end=cell.range_end)
         else:
-            files.append(entry)
+            files.append(replace(file, range_start=cell.range_start, range_end=cell.range_end))
     return tuple(files)
 
 

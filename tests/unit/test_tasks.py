@@ -408,16 +408,16 @@ def test_caches_make_no_difference_if_all_nodes_hold_as_much_of_each_cell() -> N
 def test_contiguous_shares_hold_the_same_cells_each_near_its_old_size(
     sizes: list[int], cuts: list[int], seed: random.Random
 ) -> None:
-    cells = [CellInfo(storage_key=f"c{i:03}", bytes=size) for i, size in enumerate(sizes)]
-    seed.shuffle(cells)
-    edges = [0, *sorted(min(cut, len(cells)) for cut in cuts), len(cells)]
-    shares = [cells[start:end] for start, end in pairwise(edges)]
+    positions = list(range(len(sizes)))
+    seed.shuffle(positions)
+    edges = [0, *sorted(min(cut, len(sizes)) for cut in cuts), len(sizes)]
+    shares = [positions[start:end] for start, end in pairwise(edges)]
 
-    dealt = contiguous_shares(shares)
+    dealt = contiguous_shares(sizes, shares)
 
-    assert [cell for share in dealt for cell in share] == sorted(cells, key=lambda cell: cell.sort_key)
+    assert [position for share in dealt for position in share] == sorted(positions)
     for old, new in zip(shares, dealt, strict=True):
-        assert abs(sum(c.bytes for c in old) - sum(c.bytes for c in new)) <= max(sizes)
+        assert abs(sum(sizes[p] for p in old) - sum(sizes[p] for p in new)) <= max(sizes)
 
 
 def test_partials_that_lie_in_records_have_a_bound_for_the_stage() -> None:
