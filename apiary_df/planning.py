@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +26,7 @@ from apiary_df.plan.functions import PythonFunction, python_functions
 from apiary_df.plan.loss import lost_format, lost_in_plan_format, lost_in_scan, may_lose_scans
 from apiary_df.plan.opaque import isolate_unknown
 from apiary_df.plan.rules import Phase, RewriteOptions, rewrite
-from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
+from apiary_df.plan.schema import ExchangeSchemas
 from apiary_df.plan.sinks import as_single_file, find_sink
 from apiary_df.plan.stages import StageGraph, cut
 from apiary_df.plan.tree import PlanNode
@@ -80,12 +79,6 @@ BROADCAST_ROW_BYTES = 32
 _SPLIT_BYTES_OPTION = "datafusion.optimizer.repartition_file_min_size"
 _BROADCAST_BYTES_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold"
 _BROADCAST_ROWS_OPTION = "datafusion.optimizer.hash_join_single_partition_threshold_rows"
-
-KNOWN_SCHEMAS = 1_024
-"""Exchanges whose schemas a session remembers: about two hundred queries' worth."""
-
-KNOWN_PLAN_BYTES = 64 * 1024
-"""Longest plan that is remembered with its schema: longer ones hold in-memory tables."""
 
 MAX_PARTITIONS = 1_024
 """Most partitions of a shuffle, whatever number of bees the heartbeats tell of: a task holds a thread for each."""
@@ -171,12 +164,12 @@ class SwarmPlanner:
         self._twin_limits: dict[str, str] = {}
         self._settings: dict[str, str] = {}
         self._split_text_bytes = 0
-        self._schemas: OrderedDict[bytes, ExchangeSchema] = OrderedDict()
+        self._schemas = ExchangeSchemas()
 
     def forget(self) -> None:
         """Drop the twin: the session has other object stores."""
         self._twin = None
-        self._schemas.clear()
+        self._schemas.forget()
 
     def plan(
         self, logical: LogicalPlan, options: RewriteOptions, *, single_file: bool = False
@@ -272,7 +265,7 @@ class SwarmPlanner:
         phases = rewrite(tree, options)
         graph = cut(
             phases[-1].plan,
-            functools.partial(self._schema_of, twin),
+            functools.partial(self._schemas.of, twin),
             embed_bytes=options.embed_bytes,
             split_text_bytes=self._split_text_bytes,
         )
@@ -283,18 +276,6 @@ class SwarmPlanner:
         if functions and not _carries_functions(twin, physical, encoded):
             functions = ()
         return RunsOnSwarm(physical=text, phases=phases, graph=graph, settings=self._settings, functions=functions)
-
-    def _schema_of(self, twin: datafusion.SessionContext, node: PlanNode) -> ExchangeSchema:
-        """Return the schema of an exchange; asking DataFusion takes a while, so what was asked is remembered."""
-        key = codec.encode(emptied(node))
-        schema = self._schemas.get(key)
-        if schema is None:
-            schema = exchange_schema(twin, node)
-            if len(key) <= KNOWN_PLAN_BYTES:
-                self._schemas[key] = schema
-                while len(self._schemas) > KNOWN_SCHEMAS:
-                    self._schemas.popitem(last=False)
-        return schema
 
     def display(self, node: PlanNode) -> str:
         """Return a plan as DataFusion displays it.

@@ -25,7 +25,7 @@ from apiary_df.demo.data import generate_tpch, tpch_paths
 from apiary_df.model import CellInfo, NodeInfo, NodeState, PartialRef, ScanFile, Segment, TaskKey, TaskSpec
 from apiary_df.plan import codec
 from apiary_df.plan.rules import RewriteOptions, rewrite
-from apiary_df.plan.schema import ExchangeSchema, emptied, exchange_schema
+from apiary_df.plan.schema import ExchangeSchemas
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph, Variant, cut
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planner import Distributed, plan_query, waves
@@ -214,21 +214,20 @@ def _plan_cost(twin: datafusion.SessionContext, number: int, sql: str, bees: int
     options = RewriteOptions(partitions=bees, small_bytes=0, bee_bytes=GB)
     tree = codec.decode(encoded)
     rewritten = rewrite(tree, options)[-1].plan
-    known: dict[bytes, ExchangeSchema] = {}
+    schemas = ExchangeSchemas()
+    schema_of = functools.partial(schemas.of, twin)
 
-    def remembered(node: PlanNode) -> ExchangeSchema:
-        key = codec.encode(emptied(node))
-        if key not in known:
-            known[key] = exchange_schema(twin, node)
-        return known[key]
+    def cut_anew() -> None:
+        schemas.forget()
+        cut(rewritten, schema_of)
 
-    graph = cut(rewritten, remembered)
+    graph = cut(rewritten, schema_of)
     return PlanCost(
         query=number,
         decode_ms=1_000 * best_s(lambda: codec.decode(encoded), rounds),
         rewrite_ms=1_000 * best_s(lambda: rewrite(tree, options), rounds),
-        cut_ms=1_000 * best_s(lambda: cut(rewritten, lambda node: exchange_schema(twin, node)), rounds),
-        known_ms=1_000 * best_s(lambda: cut(rewritten, remembered), rounds),
+        cut_ms=1_000 * best_s(cut_anew, rounds),
+        known_ms=1_000 * best_s(lambda: cut(rewritten, schema_of), rounds),
         stages=len(graph.stages),
     )
 

@@ -491,17 +491,24 @@ def is_bounded_window(node: PlanNode) -> bool:
     return any(fields.HasField(name) for name in ("linear", "partially_sorted", "sorted"))
 
 
-def schema_with_names(schema: bytes, names: Sequence[str]) -> bytes:
-    """Return an encoded schema message with its columns renamed by position.
+def schema_columns(schema: bytes) -> list[bytes]:
+    """Return the columns of an encoded schema message, each encoded."""
+    return [column.SerializeToString(deterministic=True) for column in parse("Schema", schema).columns]
+
+
+def schema_of_columns(columns: Sequence[bytes], names: Sequence[str]) -> bytes:
+    """Return the schema message of encoded columns, under other names.
 
     Raises:
         PlanError: If there are not as many names as columns.
     """
-    message = parse("Schema", schema)
-    if len(names) != len(message.columns):
-        raise PlanError(f"a schema of {len(message.columns)} columns got {len(names)} names")
-    for column, name in zip(message.columns, names, strict=True):
-        column.name = name
+    if len(names) != len(columns):
+        raise PlanError(f"a schema of {len(columns)} columns got {len(names)} names")
+    message = CLASSES["Schema"]()
+    for column, name in zip(columns, names, strict=True):
+        added = message.columns.add()
+        added.MergeFromString(column)
+        added.name = name
     encoded: bytes = message.SerializeToString(deterministic=True)
     return encoded
 

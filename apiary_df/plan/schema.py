@@ -1,4 +1,4 @@
-"""The output schema of a plan tree, asked of DataFusion without reading any input.
+"""The schemas of exchanges, asked of DataFusion without reading any input, and remembered.
 
 A decoded plan does not say its schema in Python. A left nested-loop join of one empty row with the plan, limited to no
 rows, yields exactly one row whose columns have the plan's types; no operator below the limit is ever polled.
@@ -8,6 +8,7 @@ the schema of the query.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,6 +22,12 @@ from apiary_df.plan.tree import PlanNode, transform_up
 
 SINK_SCHEMA = pa.schema([pa.field(COUNT_COLUMN, pa.uint64())])
 """What every sink gives. It is not asked of DataFusion, since a sink that runs writes."""
+
+KNOWN_SCHEMAS = 1_024
+"""Exchanges whose schemas are remembered: about two hundred queries' worth."""
+
+KNOWN_PLAN_BYTES = 64 * 1024
+"""Longest plan that is remembered with its schema: longer ones hold in-memory tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,27 +50,84 @@ class ExchangeSchema:
         return tuple(self.arrow.names) != self.names
 
 
-def output_schema(ctx: SessionContext, node: PlanNode) -> pa.Schema:
-    """Return the Arrow schema that a plan produces; every column nullable.
+class ExchangeSchemas:
+    """Tells schemas of exchanges: asking DataFusion takes half a millisecond, so what it said is remembered."""
 
-    Args:
-        ctx: A session that knows the functions that the plan names.
-        node: The plan; its scans are emptied first, so no file is touched.
+    def __init__(self) -> None:
+        self._known: OrderedDict[bytes, ExchangeSchema] = OrderedDict()
+        self._columns: dict[tuple[pa.DataType, bool], bytes] = {}
 
-    Raises:
-        PlanError: If DataFusion cannot decode the plan.
-    """
-    probe = codec.build(
+    def forget(self) -> None:
+        """Forget what plans give: they may name what is something else from now on."""
+        self._known.clear()
+
+    def of(self, ctx: SessionContext, node: PlanNode) -> ExchangeSchema:
+        """Return the schema of an exchange fed by ``node``.
+
+        Args:
+            ctx: A session that knows the functions that the plan names.
+            node: The plan; its scans are emptied first, so no file is touched.
+
+        Raises:
+            PlanError: If DataFusion cannot decode the plan, or a column has a type that an exchange cannot carry.
+        """
+        if node.kind in SINKS:
+            return self._exchange(ctx, SINK_SCHEMA)
+        probe = codec.encode(_probe(node))
+        known = self._known.get(probe)
+        if known is None:
+            known = self._exchange(ctx, _schema_by_probe(ctx, probe, node.kind))
+            if len(probe) <= KNOWN_PLAN_BYTES:
+                self._known[probe] = known
+                while len(self._known) > KNOWN_SCHEMAS:
+                    self._known.popitem(last=False)
+        return known
+
+    def _exchange(self, ctx: SessionContext, schema: pa.Schema) -> ExchangeSchema:
+        for field in schema:
+            unfit = _not_for_exchanges(field.type)
+            if unfit is not None:
+                raise PlanError(
+                    f"column {field.name!r} cannot pass from task to task: {unfit}; cast it to its plain type"
+                )
+        names = tuple(schema.names)
+        unique = names if len(set(names)) == len(names) else tuple(f"c{i}" for i in range(len(names)))
+        arrow = pa.schema([field.with_name(name) for field, name in zip(schema, unique, strict=True)])
+        return ExchangeSchema(arrow=arrow, encoded=self._encoded(ctx, arrow), names=names)
+
+    def _encoded(self, ctx: SessionContext, schema: pa.Schema) -> bytes:
+        """Return an Arrow schema as DataFusion encodes it; of plain types, it is asked only once each."""
+        kinds = [(field.type, field.nullable) if _is_plain(field) else None for field in schema]
+        columns = [None if kind is None else self._columns.get(kind) for kind in kinds]
+        known = [column for column in columns if column is not None]
+        if len(known) < len(columns):
+            known = codec.schema_columns(_encode_schema(ctx, schema))
+            fresh = zip(kinds, known, strict=True)
+            self._columns.update((kind, column) for kind, column in fresh if kind is not None)
+        return codec.schema_of_columns(known, schema.names)
+
+
+def _probe(node: PlanNode) -> PlanNode:
+    """Return a plan of one row that has the columns of ``node``, of which nothing is ever read."""
+    return codec.build(
         "nested_loop_join",
         codec.build("placeholder_row", schema=b""),
         codec.local_limit(codec.coalesce(emptied(node)), 0),
         join_type=codec.LEFT_JOIN,
     )
+
+
+def _schema_by_probe(ctx: SessionContext, probe: bytes, kind: str) -> pa.Schema:
+    """Return the schema of a probe's row; every column is nullable.
+
+    Raises:
+        PlanError: If DataFusion cannot decode the plan.
+    """
     try:
-        plan = ExecutionPlan.from_bytes(ctx, codec.encode(probe))
+        plan = ExecutionPlan.from_bytes(ctx, probe)
         batch = next(iter(ctx.execute(plan, 0))).to_pyarrow()
     except (Exception, StopIteration) as error:
-        raise PlanError(f"cannot tell the schema of a {node.kind} plan: {error}") from error
+        raise PlanError(f"cannot tell the schema of a {kind} plan: {error}") from error
     return batch.schema.remove_metadata()
 
 
@@ -89,23 +153,6 @@ def emptied(plan: PlanNode) -> PlanNode:
     return transform_up(plan, change)
 
 
-def exchange_schema(ctx: SessionContext, node: PlanNode) -> ExchangeSchema:
-    """Return the schema of an exchange fed by ``node``.
-
-    Raises:
-        PlanError: If the schema cannot be told or holds a type that an exchange cannot carry.
-    """
-    schema = SINK_SCHEMA if node.kind in SINKS else output_schema(ctx, node)
-    for field in schema:
-        unfit = _not_for_exchanges(field.type)
-        if unfit is not None:
-            raise PlanError(f"column {field.name!r} cannot pass from task to task: {unfit}; cast it to its plain type")
-    names = tuple(schema.names)
-    unique = names if len(set(names)) == len(names) else tuple(f"c{i}" for i in range(len(names)))
-    arrow = pa.schema([field.with_name(name) for field, name in zip(schema, unique, strict=True)])
-    return ExchangeSchema(arrow=arrow, encoded=_encode_schema(ctx, arrow), names=names)
-
-
 def _not_for_exchanges(type_: pa.DataType, *, within: bool = False) -> str | None:
     """Return what of a type an Arrow file of several batches cannot hold, as pyarrow writes it; None if it can.
 
@@ -121,8 +168,19 @@ def _not_for_exchanges(type_: pa.DataType, *, within: bool = False) -> str | Non
     return next((found for child in children if (found := _not_for_exchanges(child.type, within=True))), None)
 
 
+def _is_plain(field: pa.Field) -> bool:
+    """Whether a column's type and whether it may be NULL are all that there is to say of it."""
+    composed = pa.types.is_nested(field.type) or pa.types.is_dictionary(field.type)
+    special = pa.types.is_run_end_encoded(field.type) or isinstance(field.type, pa.BaseExtensionType)
+    return not (composed or special or field.metadata)
+
+
 def _encode_schema(ctx: SessionContext, schema: pa.Schema) -> bytes:
-    """Encode an Arrow schema as DataFusion does, by letting it encode a scan of an empty table."""
+    """Encode an Arrow schema as DataFusion does, by letting it encode a scan of an empty table; its names are lost.
+
+    Raises:
+        PlanError: If DataFusion cannot make such a table.
+    """
     by_position = pa.schema([field.with_name(f"c{i}") for i, field in enumerate(schema)])
     try:
         data = ctx.create_dataframe([[]], schema=by_position).execution_plan().to_bytes(ctx)
@@ -131,4 +189,5 @@ def _encode_schema(ctx: SessionContext, schema: pa.Schema) -> bytes:
     scan = codec.decode(data)
     if scan.kind != "memory_scan":
         raise PlanError(f"an empty in-memory table was planned as {scan.kind}, not as a memory scan")
-    return codec.schema_with_names(codec.fields_of(scan).schema, schema.names)
+    encoded: bytes = codec.fields_of(scan).schema
+    return encoded

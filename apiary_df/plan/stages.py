@@ -37,7 +37,7 @@ _READING = frozenset({"arrow_scan", "projection"})
 """Operators of the reading end of an exchange."""
 
 SchemaOf = Callable[[PlanNode], ExchangeSchema]
-"""Tells the schema of an exchange fed by a plan."""
+"""Tells the schema of an exchange fed by a fragment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,8 +322,8 @@ class _Cutter:
         if hashing is None:
             raise PlanError("cannot cut the plan: a repartition that is not by hash was left in it")
         _, count = hashing
-        schema = self._schema_of(node)
         producer = replace(child, tree=node.with_children(child.tree))
+        schema = self._schema_of(producer.tree)
         stage = self.add_stage(producer, output="hash", partitions=count, schema=schema)
         tree, leaf = self._exchange(stage, schema, ordered=False)
         return _Region(tree, (leaf,), (Variant(kind="hash", split=(0,), partitions=count),))
@@ -334,7 +334,7 @@ class _Cutter:
         The gather stands on both sides: a task merges (and limits) its own partitions, the reader merges the tasks'.
         """
         producer = replace(child, tree=node.with_children(child.tree))
-        schema = self._schema_of(node)
+        schema = self._schema_of(producer.tree)
         stage = self.add_stage(producer, output="gather", partitions=1, schema=schema)
         tree, leaf = self._exchange(stage, schema, ordered=node.kind == "sort_preserving_merge")
         return _Region(node.with_children(tree), (leaf,), (Variant(kind="single", whole=(0,)),))
@@ -349,7 +349,7 @@ class _Cutter:
         written = replace(child, tree=node.with_children(gather.with_children(child.tree)))
         if child.is_single:
             return written
-        schema = self._schema_of(node)
+        schema = self._schema_of(written.tree)
         stage = self.add_stage(written, output="gather", partitions=1, schema=schema)
         tree, leaf = self._exchange(stage, schema, ordered=False)
         total = codec.sum_of_column(codec.coalesce(tree), COUNT_COLUMN, schema.encoded)

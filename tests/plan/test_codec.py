@@ -196,7 +196,7 @@ def test_schema_names_go_by_position(samples: datafusion.SessionContext) -> None
     batch = pa.RecordBatch.from_pylist([], schema=pa.schema([("a", pa.int64()), ("b", pa.string())]))
     scan = codec.decode(samples.create_dataframe([[batch]]).execution_plan().to_bytes(samples))
     schema = codec.fields_of(scan).schema
-    renamed = codec.schema_with_names(schema, ["x", "x"])
+    renamed = codec.schema_of_columns(codec.schema_columns(schema), ["x", "x"])
     assert [column.name for column in codec.parse("Schema", renamed).columns] == ["x", "x"]
     with pytest.raises(PlanError, match="2 columns got 1 names"):
-        codec.schema_with_names(schema, ["x"])
+        codec.schema_of_columns(codec.schema_columns(schema), ["x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import datafusion
 import pytest
@@ -13,7 +14,7 @@ from apiary_df.model import ScanFile
 from apiary_df.plan import codec
 from apiary_df.plan.order import leaves_in_order
 from apiary_df.plan.rules import RewriteOptions, rewrite
-from apiary_df.plan.schema import emptied, exchange_schema
+from apiary_df.plan.schema import ExchangeSchemas, emptied
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, StageGraph, cut, whole_files
 from apiary_df.plan.tree import PlanNode, transform_up
 from plan.local_swarm import planned_tree
@@ -25,7 +26,7 @@ SamplesUnder = Callable[[Sample], datafusion.SessionContext]
 def graph_of(samples_under: SamplesUnder, sample: Sample, small_bytes: int = 0) -> StageGraph:
     twin, tree = planned_tree(samples_under(sample), sample.sql, 3)
     options = RewriteOptions(partitions=3, small_bytes=small_bytes)
-    return cut(rewrite(tree, options)[-1].plan, lambda node: exchange_schema(twin, node))
+    return cut(rewrite(tree, options)[-1].plan, partial(ExchangeSchemas().of, twin))
 
 
 @pytest.mark.parametrize("small_bytes", [0, 10_000])
@@ -71,7 +72,7 @@ def test_an_aggregate_over_the_branches_of_a_union_is_refused_however_they_are_s
         return codec.union([node, node]) if node.kind == "repartition" else node
 
     with pytest.raises(PlanError, match="mode=FinalPartitioned needs all rows of a key"):
-        cut(transform_up(tree, doubled), lambda node: exchange_schema(twin, node))
+        cut(transform_up(tree, doubled), partial(ExchangeSchemas().of, twin))
 
 
 def test_a_global_aggregate_over_several_tasks_is_refused(samples_under: SamplesUnder) -> None:
@@ -82,7 +83,7 @@ def test_a_global_aggregate_over_several_tasks_is_refused(samples_under: Samples
         return node.children[0] if node.kind == "coalesce_partitions" else node
 
     with pytest.raises(PlanError, match="mode=Final needs all rows in one task"):
-        cut(transform_up(tree, ungathered), lambda node: exchange_schema(twin, node))
+        cut(transform_up(tree, ungathered), partial(ExchangeSchemas().of, twin))
 
 
 def test_a_build_side_of_several_partitions_is_refused(samples_under: SamplesUnder) -> None:
@@ -93,7 +94,7 @@ def test_a_build_side_of_several_partitions_is_refused(samples_under: SamplesUnd
         return node.children[0] if node.kind == "coalesce_partitions" else node
 
     with pytest.raises(PlanError, match="the build side of a hash_join has several partitions"):
-        cut(transform_up(tree, ungathered), lambda node: exchange_schema(twin, node))
+        cut(transform_up(tree, ungathered), partial(ExchangeSchemas().of, twin))
 
 
 def test_files_in_order_in_one_group_are_read_as_one_partition(samples_under: SamplesUnder) -> None:
@@ -106,7 +107,7 @@ def test_files_in_order_in_one_group_are_read_as_one_partition(samples_under: Sa
         return codec.with_scan_groups(node, [[file for group in codec.scan_groups(node) for file in group]])
 
     for plan, ordered in ((tree, True), (transform_up(tree, one_group), False)):
-        graph = cut(plan, lambda node: exchange_schema(twin, node))
+        graph = cut(plan, partial(ExchangeSchemas().of, twin))
         leaves = [leaf for stage in graph.stages for leaf in stage.leaves if isinstance(leaf, ScanLeaf)]
         assert [(leaf.ordered, len(leaf.files)) for leaf in leaves] == [(ordered, 3)]
 
