@@ -23,6 +23,9 @@ from apiary_df.plan.tree import PlanNode, transform_up
 SINK_SCHEMA = pa.schema([pa.field(COUNT_COLUMN, pa.uint64())])
 """What every sink gives. It is not asked of DataFusion, since a sink that runs writes."""
 
+_MOVES_ROWS = frozenset({"repartition", "coalesce_partitions", "sort_preserving_merge", "sort", "coalesce_batches"})
+"""Operators that have the columns of their input, and stand on top of what feeds an exchange."""
+
 KNOWN_SCHEMAS = 1_024
 """Exchanges whose schemas are remembered: about two hundred queries' worth."""
 
@@ -109,6 +112,8 @@ class ExchangeSchemas:
 
 def _probe(node: PlanNode) -> PlanNode:
     """Return a plan of one row that has the columns of ``node``, of which nothing is ever read."""
+    while node.kind in _MOVES_ROWS:
+        (node,) = node.children
     return codec.build(
         "nested_loop_join",
         codec.build("placeholder_row", schema=b""),
