@@ -404,8 +404,9 @@ def cached_alike(nodes: Collection[NodeInfo], cells: Iterable[CellInfo]) -> bool
     if not any(node.cached_cells for node in nodes):
         return True
     keys = {cell.storage_key for cell in cells}
-    held = (key for node in nodes for key in node.cached_cells if key in keys)
-    return all(len({node.cached_cells.get(key, 0) for node in nodes}) == 1 for key in dict.fromkeys(held))
+    held = ({key: size for key, size in node.cached_cells.items() if size and key in keys} for node in nodes)
+    first = next(held)
+    return all(other == first for other in held)
 
 
 def contiguous_shares(sizes_bytes: Sequence[int], shares: Sequence[Sequence[int]]) -> list[range]:

@@ -397,6 +397,8 @@ def test_caches_make_no_difference_if_all_nodes_hold_as_much_of_each_cell() -> N
     assert cached_alike([node("a", cached_cells={"x": 5}), node("b", cached_cells={"x": 5, "other": 1})], cells)
     assert not cached_alike([node("a", cached_cells={"x": 5}), node("b")], cells)
     assert not cached_alike([node("a", cached_cells={"x": 5}), node("b", cached_cells={"x": 4})], cells)
+    assert not cached_alike([node("a"), node("b", cached_cells={"x": 5})], cells)
+    assert cached_alike([node("a", cached_cells={"x": 0}), node("b", cached_cells={"other": 4})], cells)
 
 
 @settings(deadline=None)
