@@ -253,18 +253,27 @@ class _StagePlanner:
         placed = [pair for partition in partitions for pair in known.get(partition, ())]
         return tuple(ref for _, ref in sorted(placed, key=itemgetter(0)))
 
-    def _spec(self, variant: Variant, scans: Sequence[ScanInput], exchanges: Sequence[ExchangeInput]) -> TaskSpec:
-        read = sum(f.bytes for s in scans for f in s.files)
-        read += sum(ref.segment.length for e in exchanges for ref in e.segments)
+    def _spec(
+        self,
+        variant: Variant,
+        scans: Sequence[ScanInput],
+        exchanges: Sequence[ExchangeInput],
+        *,
+        node_id: str = "",
+        why: str = "",
+    ) -> TaskSpec:
+        read = sum([f.bytes for s in scans for f in s.files])
+        read += sum([ref.segment.length for e in exchanges for ref in e.segments])
         return TaskSpec(
             stage=self._stage.stage,
             task=0,
-            node_id="",
+            node_id=node_id,
             output_partitions=self._stage.partitions,
             scans=tuple(scans),
             exchanges=tuple(exchanges),
             branches=tuple(BranchChoice(union=u, branch=b) for u, b in variant.choices),
             input_bytes=read,
+            why=why,
             version=self._stage.version,
         )
 
@@ -296,22 +305,18 @@ class _StagePlanner:
         for node, share in shares:
             read = [cells[position] for position in share]
             scan = ScanInput(leaf=index, files=files_of_cells(by_url, read), ordered=leaf.ordered)
-            specs.append(self._cell_task(base, scan, read, node))
+            specs.append(self._cell_task(variant, base, scan, read, node))
         # A scan of no files still has a task: an aggregate without groups gives a row over nothing.
         return specs or [self._placed(base, "the scan has no cells")]
 
-    def _cell_task(self, base: TaskSpec, scan: ScanInput, share: Sequence[CellInfo], node: NodeInfo) -> TaskSpec:
+    def _cell_task(
+        self, variant: Variant, base: TaskSpec, scan: ScanInput, share: Sequence[CellInfo], node: NodeInfo
+    ) -> TaskSpec:
         cached = sum([cell.storage_key in node.cached_cells for cell in share])
         why = f"{len(share)} cells, {cached} cached there"
-        size = sum([cell.bytes for cell in share])
-        self._balance.give(node.node_id, size + 1)
-        return replace(
-            base,
-            node_id=node.node_id,
-            scans=(*base.scans, scan),
-            input_bytes=base.input_bytes + size,
-            why=why,
-        )
+        spec = self._spec(variant, [*base.scans, scan], base.exchanges, node_id=node.node_id, why=why)
+        self._balance.give(node.node_id, spec.input_bytes - base.input_bytes + 1)
+        return spec
 
     def _by_partitions(self, variant: Variant) -> list[TaskSpec]:
         base = self.whole_task(variant)

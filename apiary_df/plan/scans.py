@@ -64,9 +64,10 @@ def scan_cells(
     """
     cells: list[CellInfo] = []
     above = file_url(leaf.store_url, "")
+    whole_bytes = max(target_bytes, leaf.split_above_bytes)
     for file in leaf.files:
         url = above + file.path
-        if not leaf.splittable or file.size_bytes <= max(target_bytes, leaf.split_above_bytes):
+        if not leaf.splittable or file.size_bytes <= whole_bytes:
             cells.append(CellInfo(storage_key=url, bytes=file.size_bytes))
             continue
         if leaf.format == "parquet_scan":

@@ -118,14 +118,16 @@ class Board:
         """For each cell the nodes that cache some of its object, in order, and how many bytes."""
         if self._holders is None:
             caching = [load for load in self.loads.values() if load.node.cached_cells]
-            of_key: dict[str, dict[Load, int]] = {cell.storage_key: {} for cell in self.cells} if caching else {}
+            if not caching:
+                self._holders = [{}] * len(self.cells)
+                return self._holders
+            of_key: dict[str, dict[Load, int]] = {}
+            self._holders = [of_key.setdefault(cell.storage_key, {}) for cell in self.cells]
             for load in caching:
                 cached = load.node.cached_cells
                 for holders, held_bytes in zip(map(of_key.get, cached), cached.values(), strict=True):
                     if holders is not None and held_bytes > 0:
                         holders[load] = held_bytes
-            nobody: dict[Load, int] = {}
-            self._holders = [of_key.get(cell.storage_key, nobody) for cell in self.cells]
         return self._holders
 
     def positions(self) -> dict[str, list[int]]:
