@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from apiary_df.errors import PlanError, VersionMismatch
 from apiary_df.model import ScanFile
+from apiary_df.plan.spans import spans, varint
 from apiary_df.plan.tree import UNKNOWN, PlanNode
 from apiary_df.plan.wire import CLASSES, EXPRESSIONS, MESSAGES, OPERATOR_NUMBERS
 
@@ -80,29 +81,35 @@ def decode(data: bytes) -> PlanNode:
     Raises:
         PlanError: If the bytes are not a plan, or the plan is nested too deeply.
     """
-    return _decode(data, 0)
+    return _decode(memoryview(data), 0)
 
 
-def _decode(data: bytes, depth: int) -> PlanNode:
+def _decode(data: memoryview, depth: int) -> PlanNode:
+    """Decode a node. Its inputs are sought in the bytes themselves: protobuf would copy each of them at every level."""
     if depth > MAX_DEPTH:
         raise PlanError(f"cannot decode the plan: it is nested more than {MAX_DEPTH} operators deep")
-    wrapper = parse("PlanNode", data)
-    present = wrapper.ListFields()
-    if len(present) != 1:
-        return PlanNode(UNKNOWN, data)
-    descriptor, body = present[0]
-    kind = descriptor.name
-    fields = child_fields(kind)
-    if not fields:
-        return PlanNode(kind, body)
-    message = parse(kind, body)
+    present = list(spans(data))
+    operator = CLASSES["PlanNode"].DESCRIPTOR.fields_by_number.get(present[0].number) if len(present) == 1 else None
+    if operator is None:
+        return PlanNode(UNKNOWN, bytes(data))
+    kind: str = operator.name
+    body = data[present[0].value : present[0].end]
+    names = child_fields(kind)
+    if not names:
+        return PlanNode(kind, bytes(body))
+    inputs: dict[int, list[memoryview]] = {MESSAGES[kind][name].number: [] for name in names}
+    rest: list[memoryview] = []
+    for span in spans(body):
+        if span.number in inputs:
+            inputs[span.number].append(body[span.value : span.end])
+        else:
+            rest.append(body[span.start : span.end])
     children: list[PlanNode] = []
-    for name in fields:
-        value = getattr(message, name)
-        inputs = [value] if isinstance(value, bytes) else list(value)
-        for child in inputs:
-            children.append(_decode(child, depth + 1))
-        message.ClearField(name)
+    for name in names:
+        found = inputs[MESSAGES[kind][name].number]
+        present_inputs = found if MESSAGES[kind][name].repeated else (found or [memoryview(b"")])[-1:]
+        children += [_decode(child, depth + 1) for child in present_inputs]
+    message = parse(kind, b"".join(rest))
     return PlanNode(kind, message.SerializeToString(deterministic=True), tuple(children))
 
 
@@ -110,7 +117,7 @@ def encode(node: PlanNode) -> bytes:
     """Encode a tree as plan bytes, for ``ExecutionPlan.from_bytes``.
 
     Raises:
-        PlanError: If a node has not as many inputs as its operator takes.
+        PlanError: If a node has not as many inputs as its operator takes, or is of an operator that is not known.
     """
     if node.kind == UNKNOWN:
         return node.body
@@ -120,7 +127,10 @@ def encode(node: PlanNode) -> bytes:
         message = parse(node.kind, body)
         _set_children(message, node, fields)
         body = message.SerializeToString(deterministic=True)
-    wrapper = CLASSES["PlanNode"](**{node.kind: body})
+    try:
+        wrapper = CLASSES["PlanNode"](**{node.kind: body})
+    except ValueError as error:
+        raise PlanError(f"cannot encode the plan: this version knows no operator {node.kind!r}") from error
     encoded: bytes = wrapper.SerializeToString(deterministic=True)
     return encoded
 
@@ -270,52 +280,19 @@ def table_partitions(node: PlanNode) -> int:
 def emptied_table(node: PlanNode) -> PlanNode:
     """Return an in-memory table without its rows, of one partition."""
     _, rest = _without_partitions(node.body)
-    return PlanNode(node.kind, _varint(MESSAGES["memory_scan"]["partitions"].number << 3 | 2) + b"\0" + rest)
+    return PlanNode(node.kind, varint(MESSAGES["memory_scan"]["partitions"].number << 3 | 2) + b"\0" + rest)
 
 
 def _without_partitions(body: bytes) -> tuple[list[int], bytes]:
     """Return the lengths of a memory scan's partitions, and the message without them; protobuf would copy them all.
 
     Raises:
-        PlanError: If a field is of a kind that this operator has none of.
+        PlanError: If the bytes are no message.
     """
     wanted = MESSAGES["memory_scan"]["partitions"].number
-    lengths: list[int] = []
-    rest: list[bytes] = []
-    position = 0
-    while position < len(body):
-        start = position
-        tag, position = _read_varint(body, position)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type not in {0, 2}:
-            raise PlanError(f"cannot read a memory scan: field {number} has wire type {wire_type}")
-        value, position = _read_varint(body, position)
-        if wire_type == 2:
-            position += value
-        if number == wanted:
-            lengths.append(value)
-        else:
-            rest.append(body[start:position])
-    return lengths, b"".join(rest)
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
+    fields = list(spans(memoryview(body)))
+    lengths = [field.end - field.value for field in fields if field.number == wanted]
+    return lengths, b"".join(body[field.start : field.end] for field in fields if field.number != wanted)
 
 
 # -- what rules ask of an operator ------------------------------------------------------------------------------
@@ -553,21 +530,8 @@ def unknown_name(node: PlanNode) -> str:
     data = node.body
     while (present := parse("PlanNode", data).ListFields()) and present[0][0].name == "coalesce_partitions":
         data = parse("coalesce_partitions", present[0][1]).input
-    return f"operator number {_first_tag(data) >> _TAG_TYPE_BITS} of the plan format"
-
-
-_TAG_TYPE_BITS = 3
-"""Low bits of a field's tag that say how its value is encoded; those above are the field's number."""
-
-
-def _first_tag(data: bytes) -> int:
-    """Return the first variable-length number of some bytes; 0 if there is none."""
-    value = 0
-    for place, byte in enumerate(data[:10]):
-        value |= (byte & 0x7F) << (7 * place)
-        if byte < 0x80:
-            return value
-    return 0
+    number = next((span.number for span in spans(memoryview(data))), 0)
+    return f"operator number {number} of the plan format"
 
 
 def operator_number(kind: str) -> int:
