@@ -19,6 +19,7 @@ from apiary_df.planner import (
     plan_query,
     waves,
 )
+from apiary_df.planner.board import in_storage_order, storage_order
 
 BEE_BYTES = 100
 KEYS = [f"c{i}" for i in range(12)]
@@ -186,6 +187,11 @@ def test_a_distributed_plan_is_assigning_and_then_leafcutter(cells: list[CellInf
     if isinstance(plan, Distributed):
         expected = leafcutter_split_assignments(assign_cells_to_nodes(cells, nodes), nodes)
         assert plan.assignments == expected
+
+
+@given(st.lists(some_cells(), max_size=12))
+def test_cells_are_put_in_storage_order(cells: list[CellInfo]) -> None:
+    assert in_storage_order(cells) == sorted(cells, key=storage_order)
 
 
 @given(cell_lists, swarms())
