@@ -13,6 +13,7 @@ from argparse import ArgumentError, ArgumentParser
 from collections.abc import Mapping, Sequence
 
 from apiary_df.errors import ConfigError
+from apiary_df.late_pandas import load_datafusion
 from apiary_df.units import parse_size
 
 NODE_COMMAND = "node"
@@ -39,6 +40,7 @@ def main() -> None:
         kept = "0" if _bees_are_small(sys.argv[2:]) else "-1"
         for name, value in (*NODE_LIBRARY_VARIABLES.items(), ("MIMALLOC_PURGE_DELAY", kept)):
             os.environ.setdefault(name, value)
+        load_datafusion()
     from apiary_df.cli.app import app
 
     app(prog_name="apiary")

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from datafusion import RuntimeEnvBuilder, SessionConfig
 from datafusion.plan import ExecutionPlan
 
+from apiary_df import late_pandas
 from apiary_df.errors import ConfigError, FunctionNotLoadable, FunctionsRefused, NodeStartFailed, PlanError
 from apiary_df.plan import codec
 from apiary_df.plan.functions import PythonFunction, names_of, python_functions
@@ -77,6 +78,8 @@ class Engine:
             FunctionNotLoadable: If one of its Python functions cannot be loaded in this process.
             PlanError: If DataFusion cannot decode it for another reason.
         """
+        if self._allow_udfs and python_functions([plan]):
+            late_pandas.tell_pyarrow()
         encoded = codec.encode(plan)
         try:
             return ExecutionPlan.from_bytes(self.ctx, encoded)

@@ -120,6 +120,22 @@ def test_a_window_sorted_by_a_pickled_function_runs_here_since_no_copy_is_known_
     assert "Expects PARTITION BY expression to be ordered" in report.reason
 
 
+def test_nodes_know_pandas_once_a_function_may_use_it(facts: Path) -> None:
+    def no_numbers(values: pa.Array) -> pa.Array:
+        import pandas as pd
+
+        # NULLs, to a pyarrow that knows what a Series is.
+        return pa.array(pd.Series([float("nan")] * len(values)), pa.float64())
+
+    sql = "SELECT count(*) AS n FROM facts WHERE no_numbers(id) IS NULL"
+    # Nodes of its own, whose bees have run no function before.
+    with SessionContext(nodes=1, **FORCED) as session:
+        session.register_parquet("facts", str(facts))
+        session.register_udf(udf(no_numbers, [pa.int64()], pa.float64(), "volatile", "no_numbers"))
+        assert session.sql(sql).to_pydict() == {"n": [ROWS]}
+        check_was_distributed(session)
+
+
 def test_functions_of_frames_need_not_be_registered(ctx: SessionContext, facts: Path) -> None:
     twice = udf(Times(2), [pa.int64()], pa.int64(), "stable", "unregistered")
     frame = ctx.table("facts").select(col("id"), twice(col("x")).alias("a"))
