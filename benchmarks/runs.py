@@ -2,13 +2,14 @@
 
 All engines stay up during a run, each in its own process, and every query runs on all of them before the next one. So
 what the machine does meanwhile happens to all alike, and the ratio of two engines means something even where their
-times do not. The order rotates from round to round. The first run of a query on an engine is not measured: its answer
+times do not. The order is another in each round. The first run of a query on an engine is not measured: its answer
 is compared, and the memory of its processes is watched meanwhile.
 """
 
 from __future__ import annotations
 
 import datetime
+import random
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import datafusion
 import pyarrow as pa
@@ -32,6 +34,8 @@ from benchmarks.suites import BenchSuite, make_tables, plain_tables
 
 Say = Callable[[str], None]
 """Takes what is being done, in a few words."""
+
+_Engine = TypeVar("_Engine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +225,7 @@ class _Run:
                 outcomes[one.name] = replace(outcomes[one.name], answer=answer)
         for turn in range(self._wanted.repeat):
             still = [one for one in running if outcomes[one.name].failure is None]
-            for one in _rotated(still, self._rounds):
+            for one in in_turn(still, self._rounds):
                 self._say(f"{name} on {one.name}, {turn + 1} of {self._wanted.repeat}")
                 outcomes[one.name] = self._measured_run(one, sql, outcomes[one.name])
             self._rounds += 1
@@ -275,5 +279,9 @@ def _other_types(kind: Kind) -> bool:
     return kind.package not in {"apiary-df", "datafusion"}
 
 
-def _rotated(engines: Sequence[Chosen], by: int) -> list[Chosen]:
-    return [engines[(index + by) % len(engines)] for index in range(len(engines))]
+def in_turn(engines: Sequence[_Engine], turn: int) -> list[_Engine]:
+    """Return engines in the order of a round, which is the same in every run.
+
+    What an engine goes on doing after a query disturbs the next one, so that is not to be the same one each time.
+    """
+    return random.Random(turn).sample(engines, len(engines))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from benchmarks.engines.adapter import KINDS, Kind
 from benchmarks.places import Storage
 from benchmarks.record import SAME, Record, read_record, total, write_record
-from benchmarks.runs import Chosen, Wanted, parse_engines, run_suite
+from benchmarks.runs import Chosen, Wanted, in_turn, parse_engines, run_suite
 from benchmarks.suites import SUITES
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
@@ -68,3 +70,13 @@ def test_an_engine_that_is_not_there_and_a_query_that_fails_do_not_end_a_run(fol
     assert record.engines[1].failure is None
     assert total(record, "datafusion") is not None
     assert (record.engines[2].failure or record.queries[1].outcomes["duckdb"].failure or "").startswith("OutOfMemory")
+
+
+def test_no_engine_always_follows_the_same_one() -> None:
+    engines = ["swarm", "datafusion", "sail", "spark"]
+    rounds = [in_turn(engines, turn) for turn in range(66)]
+    assert all(sorted(order) == sorted(engines) for order in rounds)
+    assert rounds == [in_turn(engines, turn) for turn in range(66)]
+    neighbours = Counter(pair for order in rounds for pair in pairwise(order))
+    assert len(neighbours) == len(engines) * (len(engines) - 1)
+    assert min(neighbours.values()) >= 66 // 10
