@@ -54,8 +54,6 @@ def _check_in_query(message: msgspec.Struct, key: str) -> None:
         _same(key, stage=(message.stage, place.stage), task=(message.task, place.task))
     if isinstance(message, ErrorReport):
         _same(key, attempt=(message.attempt, place.attempt))
-    if isinstance(message, CommitRecord):
-        _same(key, epoch=(message.epoch, place.attempt))
     if isinstance(message, StageTasks):
         first = message.tasks[0].task if message.tasks else place.task
         _same(key, stage=(message.stage, place.stage), task=(first, place.task))
