@@ -143,12 +143,16 @@ def remove_file(path: str) -> None:
 def remove_folder(folder: Path) -> None:
     """Remove a folder that holds nothing but empty folders and writes that never ended.
 
+    Others may remove it, or a part of it, at the same time.
+
     Raises:
         OSError: If it cannot be read.
     """
-    if not folder.is_dir():
+    try:
+        children = [*folder.iterdir()]
+    except FileNotFoundError:
         return
-    for child in folder.iterdir():
+    for child in children:
         if child.is_dir() and not child.is_symlink():
             remove_folder(child)
         elif _STAGED_NAME.search(child.name):

@@ -34,6 +34,7 @@ class _Held:
     renewed_s: float
     seq: int = 0
     released: bool = False
+    outlasts: bool = False
     lost: bool = False
     under_way: Event | None = field(default=None)
 
@@ -80,15 +81,19 @@ class LeaseKeeper:
             return held is not None and held.lost
 
     def release(self, query_id: str) -> None:
-        """Renew a query's lease no more. A renewal under way ends before this returns, or is undone when it ends."""
+        """Renew a query's lease no more; the lease is the caller's to remove after this.
+
+        A renewal under way ends before this returns; if it takes too long, it is undone when it ends.
+        """
         with self._lock:
             held = self._held.pop(query_id, None)
             if held is None:
                 return
             held.released = True
             under_way = held.under_way
-        if under_way is not None:
-            under_way.wait(RELEASE_WAIT_S)
+        if under_way is not None and not under_way.wait(RELEASE_WAIT_S):
+            with self._lock:
+                held.outlasts = True
 
     def _run(self) -> None:
         while True:
@@ -114,7 +119,9 @@ class LeaseKeeper:
         finally:
             with self._lock:
                 held.under_way = None
-            self._undo_if_released(held)
+                outlasts = held.outlasts
+            if outlasts:
+                self._undo(held)
             done.set()
 
     def _write(self, held: _Held) -> None:
@@ -127,10 +134,7 @@ class LeaseKeeper:
         write_message(self._store, key, Lease(query_id=held.query_id, coordinator=self._coordinator, seq=held.seq))
         held.renewed_s = now_s
 
-    def _undo_if_released(self, held: _Held) -> None:
-        with self._lock:
-            if not held.released:
-                return
+    def _undo(self, held: _Held) -> None:
         try:
             self._store.delete([keys.lease(held.query_id)])
         except ApiaryError as error:

@@ -58,8 +58,9 @@ def opened(table: Path) -> Iterator[Opened]:
             thread.start()
             ends.extend((node.stop, thread.join))
             assert node.ready.wait(60)
-        # What is lost here is objects.
-        ctx = SessionContext(storage=root, inline_partial_bytes=0, **{**FORCED, "retry_after_s": 0.01, **overrides})
+        # What is lost here is objects, before a row is handed over: when a task sees the loss, others may be done.
+        told = {**FORCED, "retry_after_s": 0.01, "stream_result": False, **overrides}
+        ctx = SessionContext(storage=root, inline_partial_bytes=0, **told)
         ends.insert(0, ctx.close)
         ctx.register_parquet("t", str(table))
         return ctx

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apiary_df.errors import ObjectMissing
+from apiary_df.errors import ObjectMissing, StorageError
 from apiary_df.folders import is_plain, read_file, write_file
 from apiary_df.store import Store, open_store
 
@@ -104,3 +104,27 @@ def test_a_folder_may_be_removed_while_it_is_written_to(tmp_path: Path) -> None:
         remover.join()
     store.put("a/b/last", b"1")
     assert store.get("a/b/last") == b"1"
+
+
+def test_several_may_remove_one_folder_at_a_time(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    errors: list[Exception] = []
+
+    def remove(begin: threading.Barrier) -> None:
+        begin.wait()
+        try:
+            store.delete_prefix("a")
+        except StorageError as error:
+            errors.append(error)
+
+    for _ in range(40):
+        for number in range(20):
+            store.put(f"a/{number}/{number}/b", b"1")
+        begin = threading.Barrier(4)
+        threads = [threading.Thread(target=remove, args=(begin,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert not (tmp_path / "a").exists()

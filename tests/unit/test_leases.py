@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from apiary_df import leases
 from apiary_df.errors import StorageTransient
 from apiary_df.leases import Lapse, LeaseKeeper, LeaseWatch
 from apiary_df.protocol import keys
@@ -84,7 +85,7 @@ class TestKeeper:
             wait_until(lambda: not any(thread.name == "leases" for thread in threading.enumerate()))
 
     @pytest.mark.parametrize("fails", [False, True])
-    def test_renewal_under_way_at_the_end_leaves_nothing(self, store: Store, fails: bool) -> None:
+    def test_release_waits_for_a_renewal_and_leaves_the_lease_to_its_caller(self, store: Store, fails: bool) -> None:
         held = Held(store)
         held.fails = fails
         keeper = keeper_of(held)
@@ -94,7 +95,25 @@ class TestKeeper:
         releasing.start()
         held.let.set()
         releasing.join(15)
-        wait_until(lambda: seq_of(store, "q1") == -1)
+        assert not releasing.is_alive()
+        assert seq_of(store, "q1") == (-1 if fails else 1)
+        wait_until(lambda: not any(thread.name == "leases" for thread in threading.enumerate()))
+        assert held.counts.snapshot().get("delete", 0) == 0
+
+    def test_renewal_that_outlasts_the_release_leaves_nothing(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "RELEASE_WAIT_S", 0.05)
+        held = Held(store)
+        keeper = keeper_of(held)
+        keeper.hold("q1")
+        assert held.arrived.wait(15)
+        keeper.release("q1")
+        assert seq_of(store, "q1") == -1
+        held.let.set()
+        wait_until(lambda: not any(thread.name == "leases" for thread in threading.enumerate()))
+        assert seq_of(store, "q1") == -1
+        assert held.counts.snapshot()["delete"] == 1
 
     def test_lease_that_others_removed_is_not_written_again(self, store: Store) -> None:
         keeper = keeper_of(store, doubt_after_s=0.0)
