@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,6 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import IO
 
@@ -21,6 +19,7 @@ from apiary_df.errors import ConfigError, NodeStartFailed, StorageError
 from apiary_df.machine import detect_machine
 from apiary_df.protocol import keys
 from apiary_df.roots import roots_for_session
+from apiary_df.scratch import ScratchFolder
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.node import MIN_BEE_BYTES, Node, new_node_id
@@ -68,10 +67,10 @@ class LocalSwarm:
         if nodes < 1 or bees < 1:
             raise ConfigError(f"a swarm needs at least one node of at least one bee, got nodes={nodes}, bees={bees}")
         self._settings = settings or Settings()
-        self._folder: Path | None = None
+        self._folder: ScratchFolder | None = None
         if storage is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="apiary-swarm-", dir=self._settings.scratch_dir))
-            storage = self._folder.as_uri()
+            self._folder = ScratchFolder("swarm", self._settings.scratch_dir)
+            storage = (self._folder.path / "root").as_uri()
         self.store: Store = open_store(storage, options)
         self.storage = self.store.url
         self._options = options
@@ -199,7 +198,7 @@ class LocalSwarm:
         self.close()
 
 
-def _end_processes(processes: Mapping[str, subprocess.Popen[bytes]], folder: Path | None) -> None:
+def _end_processes(processes: Mapping[str, subprocess.Popen[bytes]], folder: ScratchFolder | None) -> None:
     """Stop node processes, after what they have taken on, and remove their folder, if it was made for them."""
     for process in processes.values():
         if process.poll() is None:
@@ -215,7 +214,7 @@ def _end_processes(processes: Mapping[str, subprocess.Popen[bytes]], folder: Pat
         if process.stdin is not None:
             process.stdin.close()
     if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
 
 
 def _last_words(log: IO[bytes]) -> str:

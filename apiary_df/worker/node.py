@@ -11,9 +11,7 @@ import functools
 import logging
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,6 +30,7 @@ from apiary_df.protocol.inbox import Inbox, SweepPace
 from apiary_df.protocol.messages import Heartbeat, Mail
 from apiary_df.protocol.storage import write_message
 from apiary_df.roots import Roots, roots_for_session
+from apiary_df.scratch import ScratchFolder
 from apiary_df.store import Store, open_store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.attempts import Attempts
@@ -138,11 +137,11 @@ class Node:
             NodeStartFailed: If the self-check of the engine fails.
         """
         self.store.check_writable()
-        scratch = Path(tempfile.mkdtemp(prefix=f"apiary-{self.node_id}-", dir=self._settings.scratch_dir))
+        scratch = ScratchFolder(self.node_id, self._settings.scratch_dir)
         try:
             if self._executors is None:
-                check_engine(scratch)
-            executors = [(self._executors or self._executor_here)(scratch / f"bee-{i}") for i in range(self.bees)]
+                check_engine(scratch.path)
+            executors = [(self._executors or self._executor_here)(scratch.path / f"bee-{i}") for i in range(self.bees)]
             self._beat()
             self.ready.set()
             helpers = [
@@ -169,7 +168,7 @@ class Node:
             self._say_goodbye()
             if self._cells is not None:
                 self._cells.close()
-            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.remove()
 
     def stop(self, *, now: bool = False) -> None:
         """Ask the node to leave, after what it has taken on or at once. Returns at once; for signal handlers too."""

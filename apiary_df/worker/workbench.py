@@ -8,7 +8,6 @@ stages, in-memory tables, a replayed task) is decided elsewhere; the engines of 
 from __future__ import annotations
 
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -19,6 +18,7 @@ from apiary_df.config import Settings
 from apiary_df.errors import ConfigError
 from apiary_df.fetching import Reading
 from apiary_df.host import SYSTEM, Host
+from apiary_df.scratch import ScratchFolder
 from apiary_df.store import Store
 from apiary_df.store_options import StoreOptions
 from apiary_df.worker.bee import Bench, codec_of
@@ -41,7 +41,7 @@ class _Place:
 
     wanted: tuple[object, ...]
     engine: Engine
-    folder: Path
+    folder: ScratchFolder
 
 
 class Workbenches:
@@ -89,7 +89,7 @@ class Workbenches:
         place = self._taken((tuple(sorted(query_settings.items())), allow_udfs), query_settings, allow_udfs)
         bench = Bench(
             store=self._store,
-            scratch=place.folder / WORK_FOLDER,
+            scratch=place.folder.path / WORK_FOLDER,
             options=self._options,
             partial_memory_bytes=self._settings.partial_memory_bytes,
             compression=codec_of(self._settings),
@@ -113,9 +113,9 @@ class Workbenches:
         """
         folder = self._folder()
         try:
-            yield folder
+            yield folder.path
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.remove()
 
     def close(self) -> None:
         """Drop the engines that are kept, and their folders. More may be lent; closing twice does nothing."""
@@ -130,9 +130,9 @@ class Workbenches:
                     return self._spare.pop(number)
         folder = self._folder()
         try:
-            engine = Engine(query_settings, self._memory_bytes, folder, allow_udfs=allow_udfs)
+            engine = Engine(query_settings, self._memory_bytes, folder.path, allow_udfs=allow_udfs)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.remove()
             raise
         return _Place(wanted=wanted, engine=engine, folder=folder)
 
@@ -147,10 +147,10 @@ class Workbenches:
                 dropped, self._spare[SPARE_ENGINES:] = self._spare[SPARE_ENGINES:], []
         _remove_all(dropped)
 
-    def _folder(self) -> Path:
+    def _folder(self) -> ScratchFolder:
         folder = self._settings.scratch_dir
         try:
-            return Path(tempfile.mkdtemp(prefix="apiary-session-", dir=folder))
+            return ScratchFolder("session", folder)
         except OSError as error:
             raise ConfigError(
                 f"cannot make a folder in scratch_dir={folder}: {error}; name one that is there"
@@ -159,4 +159,4 @@ class Workbenches:
 
 def _remove_all(places: list[_Place]) -> None:
     for place in places:
-        shutil.rmtree(place.folder, ignore_errors=True)
+        place.folder.remove()

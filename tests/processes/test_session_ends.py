@@ -10,13 +10,19 @@ import time
 from pathlib import Path
 
 import pytest
+from swarm.helpers import wait_until
+
+from apiary_df.config import Settings
+from apiary_df.scratch import ScratchFolder
+from apiary_df.swarm import LocalSwarm
 
 PATIENCE_S = 20.0
 
 SCRIPT = """
 import json, os, signal, sys
 import apiary_df
-ctx = apiary_df.SessionContext(nodes=1, node_start_timeout_s=120)
+ctx = apiary_df.SessionContext(nodes=1, node_start_timeout_s=120, scratch_dir=sys.argv[2])
+ctx.sql("SELECT 1").collect()
 (node,) = ctx.nodes()
 print(json.dumps({"pid": node.heartbeat.pid, "storage": ctx.storage}), flush=True)
 if sys.argv[1] == "killed":
@@ -24,11 +30,14 @@ if sys.argv[1] == "killed":
 """
 
 
-def ended(how: str) -> tuple[int, Path]:
-    """Run a session that nobody closes; returns its node's process id and its folder."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, check=False)
+def ended(how: str, scratch: Path) -> int:
+    """Run a session that nobody closes; returns its node's process id."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, how, str(scratch)], capture_output=True, text=True, check=False
+    )
     said = json.loads(done.stdout)
-    return said["pid"], Path(said["storage"].removeprefix("file://"))
+    assert Path(said["storage"].removeprefix("file://")).is_relative_to(scratch)
+    return int(said["pid"])
 
 
 def is_gone(pid: int) -> bool:
@@ -43,13 +52,28 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.mark.processes
-def test_nodes_leave_when_the_session_is_killed() -> None:
-    pid, _ = ended("killed")
-    assert is_gone(pid)
+def test_nodes_leave_when_the_session_is_killed_and_the_next_one_removes_its_folders(tmp_path: Path) -> None:
+    assert is_gone(ended("killed", tmp_path))
+    assert list(tmp_path.iterdir()), "a killed process can have removed nothing"
+    folder = ScratchFolder("next", str(tmp_path))
+    assert list(tmp_path.iterdir()) == [folder.path]
+    folder.remove()
 
 
 @pytest.mark.processes
-def test_nodes_and_folder_go_when_a_session_that_nobody_closed_ends() -> None:
-    pid, folder = ended("forgotten")
-    assert is_gone(pid)
-    assert not folder.exists()
+def test_nodes_and_folder_go_when_a_session_that_nobody_closed_ends(tmp_path: Path) -> None:
+    assert is_gone(ended("forgotten", tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.processes
+def test_folders_of_killed_nodes_go_when_the_next_one_starts(tmp_path: Path) -> None:
+    with LocalSwarm(1, settings=Settings(scratch_dir=str(tmp_path), node_start_timeout_s=120)) as swarm:
+        (first,) = swarm.node_ids
+        swarm.processes[first].kill()
+        swarm.processes[first].wait()
+        (left,) = tmp_path.glob(f"apiary-{first}-*")
+        second = swarm.add_node()
+        wait_until(lambda: [*tmp_path.glob(f"apiary-{second}-*")], "the second node works", 120.0)
+        assert not left.exists()
+    assert list(tmp_path.iterdir()) == []
