@@ -30,6 +30,7 @@ from apiary_df.errors import ApiaryError, ObjectMissing, StorageError
 from apiary_df.footers import FooterCache
 from apiary_df.host import Activity, SystemHost
 from apiary_df.protocol import keys
+from apiary_df.scratch import LOCK
 from apiary_df.store import Store, open_store
 from apiary_df.testing.faults import Fault, Faults, FaultyStore, Killed
 from apiary_df.view import SwarmView
@@ -505,7 +506,7 @@ class Lab:
         dead = [name for name in self._members if self.faults.is_dead(name)]
         for parent, _, files in os.walk(self._scratch):
             if not any(f"apiary-{name}-" in parent for name in dead):
-                found += [f"{parent}/{name}" for name in files]
+                found += [f"{parent}/{name}" for name in files if name != LOCK]
         if planned.out is not None and planned.out.exists():
             found += [str(path) for path in planned.out.glob("_*")]
         return found
