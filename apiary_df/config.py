@@ -274,10 +274,11 @@ class Settings:
         retry_after_s: Longest wait before the second attempt at a task that failed, in seconds, 0 to 3600; it doubles
             with each further one, up to 10 s, and never takes more than half of the time left. 0.1: the store's own
             retries came before it. What was lost with its node is sent again at once.
-        speculate: Whether a task that is far behind its siblings gets a second attempt on an idle bee elsewhere; the
-            first commit counts. True: one slow machine would otherwise set the pace of all.
-        speculate_factor: How many times the median of its committed siblings a task may take before that, 1 to 1000.
-            3: tasks of one stage rarely differ by more, since they read about the same.
+        speculate: Whether a task that is far behind its siblings, or waits for one that is, gets a second attempt on
+            an idle bee elsewhere; the first commit counts. True: one slow machine would otherwise set the pace of all.
+        speculate_factor: How many times the median of its committed siblings a task may take before that, 1 to 1000,
+            on a node that is not known to be slow. 3: tasks of one stage rarely differ by more, since they read about
+            the same.
         speculate_after_s: Seconds that it may take in any case, 0 to 3600. 5: shorter tasks are over before it pays.
         stream_result: Whether rows of a result in no order are handed over as each task commits, while others are still
             at work; what made them cannot be made again then, should it be lost. True: the first row comes sooner,

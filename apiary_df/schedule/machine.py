@@ -52,7 +52,7 @@ from apiary_df.schedule.events import (
 from apiary_df.schedule.handing import Handing, lost_after_rows
 from apiary_df.schedule.placing import choose_node
 from apiary_df.schedule.planned import PlannedTasks
-from apiary_df.schedule.speculation import Policy, slow_tasks
+from apiary_df.schedule.speculation import Course, Policy, slow_tasks
 from apiary_df.schedule.table import TRANSITIONS, QueryState
 
 MAX_ATTEMPTS = 4
@@ -282,8 +282,8 @@ class Schedule:
 
     # -- attempts -----------------------------------------------------------------------------------------------------
 
-    def _begin(self, task: Task, node_id: str, now_s: float, *, speculative: bool = False) -> tuple[str, Dispatch]:
-        """Note a new attempt, and return its node and what to send there."""
+    def _begin(self, task: Task, node_id: str, now_s: float, *, speculative: str = "") -> tuple[str, Dispatch]:
+        """Note a new attempt, beside another if that has a reason, and return its node and what to send there."""
         node = (self._nodes or {}).get(node_id)
         slots = task.slots if node is None else max(1, min(task.slots, node.bees_total))
         attempt = Attempt(
@@ -291,14 +291,13 @@ class Schedule:
             incarnation="" if node is None else node.incarnation,
             epoch=task.epoch,
             slots=slots,
-            speculative=speculative,
+            speculative=bool(speculative),
             sent_s=now_s,
         )
         number = task.begin(attempt)
         task.due_s = None
         self._given[node_id] = self._given.get(node_id, 0) + 1
-        why = f"node {task.attempts[-2].node_id} is slow with it" if speculative else task.spec.why
-        spec = replace(task.spec, node_id=node_id, why=why)
+        spec = replace(task.spec, node_id=node_id, why=speculative or task.spec.why)
         return node_id, Dispatch(spec=spec, attempt=number, epoch=task.epoch, slots=slots)
 
     def _sent(self, begun: Iterable[tuple[str, Dispatch]]) -> tuple[Command, ...]:
@@ -443,24 +442,27 @@ class Schedule:
         return self._again(task, now_s) or self._send_due(now_s)
 
     def _speculate(self, now_s: float) -> tuple[Command, ...]:
-        """Give slow tasks a second attempt on nodes that have nothing to do."""
+        """Give slow tasks, and those that wait for slow ones, a second attempt on nodes that have nothing to do."""
+        nodes = (self._nodes or {}).values()
+        idle = [n for n in nodes if n.usable and n.idle_bees > self._given.get(n.node_id, 0)]
+        if not idle or not self._policy.enabled:
+            return ()
         begun: list[tuple[str, Dispatch]] = []
-        nodes = self._nodes or {}
-        suspects = {node.node_id for node in nodes.values() if node.state is NodeState.SUSPECT}
+        suspects = {node.node_id for node in nodes if node.state is NodeState.SUSPECT}
+        course = Course(self._tasks.stages(), {node.node_id: node.bees_total for node in nodes}, now_s)
+        tries = self._max_attempts
         for stage, tasks in self._tasks.stages():
             if self._graph.stages[stage].in_session or self.is_complete(stage):
                 continue
-            idle = [n for n in nodes.values() if n.usable and n.idle_bees > self._given.get(n.node_id, 0)]
             idle_bees = sum(n.idle_bees - self._given.get(n.node_id, 0) for n in idle)
-            tries = self._max_attempts
-            for task in slow_tasks(
-                tasks, suspects, now_s, idle_bees=idle_bees, max_attempts=tries, policy=self._policy
+            for task, why in slow_tasks(
+                course, stage, tasks, suspects, idle_bees=idle_bees, max_attempts=tries, policy=self._policy
             ):
-                busy = {task.attempts[n].node_id for n in task.running}
-                free = [n for n in idle if n.node_id not in busy and n.idle_bees > self._given.get(n.node_id, 0)]
-                node = self._place(task, free)
+                passed = {task.attempts[n].node_id for n in task.running}
+                fit = [n for n in idle if n.node_id not in passed and not course.is_slow(stage, n.node_id)]
+                node = self._place(task, [n for n in fit if n.idle_bees > self._given.get(n.node_id, 0)])
                 if node is not None:
-                    begun.append(self._begin(task, node.node_id, now_s, speculative=True))
+                    begun.append(self._begin(task, node.node_id, now_s, speculative=why))
         return self._sent(begun)
 
     def _on_all_nodes_lost(self, event: AllNodesLost, now_s: float) -> tuple[Command, ...]:

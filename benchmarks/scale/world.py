@@ -427,6 +427,8 @@ class _World:
 
     def _pass_over(self, open_tasks: int) -> None:
         """Pass over looks and readings that would find nothing new, counting all that they ask."""
+        if self._commits or self._has_late():
+            return
         median_s = self._given.storage.read_s
         next_s = self._queue[0][0] if self._queue else self._now_s
         living = len(self._sights)
@@ -449,6 +451,10 @@ class _World:
             self._store.requests["list" if lists else "get"] += pages
             self._skip(look_s, "watching")
             self._skip(wait_s, "waiting")
+
+    def _has_late(self) -> bool:
+        """Whether tasks are open while bees are idle: a reading of heartbeats may begin a second attempt then."""
+        return any(sight.usable and sight.idle_bees for sight in self._sights)
 
     def _skip(self, seconds: float, doing: str) -> None:
         """Let the coordinator do something while nothing else happens."""

@@ -115,8 +115,8 @@ def slow() -> Schedule:
     """Return a schedule whose task 0, on node a, is late; three others took a second."""
     schedule = Schedule(QUERY, CHAIN, policy=Policy(factor=2.0, after_s=1.5))
     tell(schedule, Started())
-    tell(schedule, seen("a", "b"))
-    tell(schedule, StagePlanned(stage=0, specs=specs(0, 4, "a")))
+    tell(schedule, seen("a", "b", "c", "d", "e"))
+    tell(schedule, StagePlanned(stage=0, specs=specs(0, 4, "acde")))
     for task in (1, 2, 3):
         tell(schedule, committed(0, task), 1.0)
     return schedule
@@ -129,6 +129,26 @@ def test_a_task_far_behind_its_siblings_gets_a_second_attempt_elsewhere_once() -
     assert (sent(extra), sent_to(extra)) == ([(0, 0, 1)], ["b"])
     assert tell(schedule, seen("a", "b"), 60.0) == ()
     assert [node_id for _, node_id in schedule.pending()] == ["a", "b"]
+
+
+def test_what_waits_for_a_slow_node_is_tried_elsewhere() -> None:
+    schedule = Schedule(QUERY, CHAIN, policy=Policy(factor=9.0, after_s=1.5))
+    tell(schedule, Started())
+    one_bee = seen("a", "b", bees_total=1, idle_bees=1)
+    tell(schedule, one_bee)
+    tell(schedule, StagePlanned(stage=0, specs=specs(0, 8, "ab")))
+    for number, task in enumerate((0, 2, 4, 6), start=1):
+        tell(schedule, committed(0, task), float(number))
+    assert tell(schedule, seen("a", "b", bees_total=1, idle_bees=0), 4.0) == (), "no bee is idle"
+    extra = tell(schedule, one_bee, 4.0)
+    # Node b has been at its first task for four seconds, and its last one would wait longest.
+    assert (sent(extra), sent_to(extra)) == ([(0, 7, 1)], ["a"])
+    (command,) = extra
+    assert isinstance(command, SendTasks)
+    assert command.tasks[0].spec.why == "it waits for a bee of node b"
+    stop = StopTasks(node_id="b", keys=(key(0, 7, 0),))
+    assert tell(schedule, committed(0, 7, attempt=1), 5.0) == (stop,)
+    assert sent(tell(schedule, one_bee, 5.0)) == [(0, 5, 1)]
 
 
 def test_there_is_no_second_attempt_where_two_failures_would_be_too_many() -> None:
