@@ -21,10 +21,23 @@ from apiary_df.worker.desk import Desk
 logger = logging.getLogger("apiary_df")
 
 LEASE_LOOK_S = 0.1
-"""Shortest time between two looks at leases: cancelled work stops within a second, and a look costs next to nothing."""
+"""Shortest time between two looks at leases where a look costs next to nothing."""
+
+LEASE_LOOK_BUCKET_S = 0.75
+"""The same where each look is paid for: cancelled work still stops within a second."""
 
 LOOKS_A_DEATH = 4
 """Looks that a node must at least have had at a lease, spread over the time to death, to take a session for dead."""
+
+
+def lease_look_s(settings: Settings, kind: str) -> float:
+    """Return the seconds between a node's looks at a lease.
+
+    Args:
+        settings: The node's settings, filled in for the store.
+        kind: What the store is.
+    """
+    return max(settings.poll_max_s or 0.0, LEASE_LOOK_BUCKET_S if kind == "bucket" else LEASE_LOOK_S)
 
 
 class Watches:
@@ -57,7 +70,7 @@ class Watches:
         self._gone = gone
         self._host = host
         dead_after_s = settings.dead_after_s or 1.0
-        self._look_s = max(settings.poll_max_s or 0.0, LEASE_LOOK_S)
+        self._look_s = lease_look_s(settings, store.kind)
         self._leases = LeaseWatch(
             store, dead_after_s=dead_after_s, most_gap_s=max(dead_after_s / LOOKS_A_DEATH, self._look_s)
         )

@@ -51,7 +51,7 @@ from apiary_df.schedule import (
 )
 from apiary_df.store import LIST_PAGE_KEYS
 from apiary_df.tasks import TaskOptions, plan_stage
-from apiary_df.worker.watches import LEASE_LOOK_S
+from apiary_df.worker.watches import lease_look_s
 from benchmarks.scale.assumptions import Assumptions
 from benchmarks.scale.levels import with_levels
 from benchmarks.scale.profiles import QueryShape, graph_of
@@ -174,7 +174,7 @@ class _World:
         kind = assumptions.storage.kind
         self._settings = settings.for_store("bucket" if kind == "bucket" else "folder")
         self._pace = Pace(self._settings, 0.0)
-        self._lease_look_s = max(self._settings.poll_max_s or 0.0, LEASE_LOOK_S)
+        self._lease_look_s = lease_look_s(self._settings, kind)
         self._beat_s = self._settings.heartbeat_s or 1.0
         self._rings = kind == "folder"
         self._list_above = LIST_ABOVE if kind == "bucket" else LIST_ABOVE_IN_FOLDER

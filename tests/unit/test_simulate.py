@@ -147,7 +147,7 @@ def test_a_folder_is_faster_than_a_bucket_and_its_requests_cost_nothing() -> Non
 
 
 def test_a_limit_that_is_reached_is_named() -> None:
-    slow_prefix = replace(CALM.storage, reads_s=20.0)
+    slow_prefix = replace(CALM.storage, reads_s=10.0)
     assert "request limit" in limit_of(simulated(replace(CALM, storage=slow_prefix)))
 
 
