@@ -155,6 +155,7 @@ class StoreProfile:
         poll_max_s: Longest wait between two looks for a known key that is expected, in seconds.
         poll_idle_s: Longest such wait of all, when nothing has come for minutes.
         compression: Codec of partials.
+        attached_partial_bytes: Size up to which a partial lies behind its commit record.
     """
 
     heartbeat_s: float
@@ -164,12 +165,14 @@ class StoreProfile:
     poll_max_s: float
     poll_idle_s: float
     compression: Compression
+    attached_partial_bytes: int
 
 
 _PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
     {
         # A look at a folder costs 0.1 ms and nothing else, so ask often; its pages are in memory, so that
-        # compressing would only cost time. A process that is starved for two seconds is rare, for five dead.
+        # compressing would only cost time, and a partial that is a file is read where it lies. A process that is
+        # starved for two seconds is rare, for five dead.
         "folder": StoreProfile(
             heartbeat_s=0.25,
             suspect_after_s=2.0,
@@ -178,6 +181,7 @@ _PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
             poll_max_s=0.008,
             poll_idle_s=0.05,
             compression="none",
+            attached_partial_bytes=0,
         ),
         # One process: the nodes are its own threads, which cannot die alone; as on a folder otherwise.
         "memory": StoreProfile(
@@ -188,6 +192,7 @@ _PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
             poll_max_s=0.005,
             poll_idle_s=0.05,
             compression="none",
+            attached_partial_bytes=0,
         ),
         # Requests cost money (a PUT $5 a million: 17,000 heartbeats a day are 9 cents) and answer in 30 ms,
         # now and then in seconds; two lost heartbeats must not condemn a node. Bytes cost more than lz4.
@@ -199,6 +204,7 @@ _PROFILES: Mapping[StoreKind, StoreProfile] = MappingProxyType(
             poll_max_s=0.25,
             poll_idle_s=2.0,
             compression="lz4",
+            attached_partial_bytes=8 * MIB,
         ),
     }
 )
@@ -296,6 +302,10 @@ class Settings:
         inline_partial_bytes: Partials of at most so many bytes lie in the commit record itself, 0 to 1 MiB, and no
             object is written and read for them; all of a stage's together have at most 64 KiB. 16 KiB: it saves each
             task that writes one request, and each that reads as many as there are.
+        attached_partial_bytes: Larger ones of at most so many bytes lie behind their commit record, in the same object,
+            which is created once, 0 to 64 MiB: that saves a request, and a wait for it. 0: every one is an object of
+            its own. None: 0 on a folder, whose files are read where they lie, 8 MiB on a bucket, since one request
+            writes as much as that in any case; larger objects are written faster in parts, which create-once is not.
         fetch_bytes: Bytes of partials that a task has in flight from a bucket at a time, 1 byte to 1 TiB. 64 MiB: four
             requests of the size at which a bucket gives most for its price.
         hedge: Whether a read of a bucket that takes too long is asked for once more; the first answer counts. True: one
@@ -361,6 +371,7 @@ class Settings:
     mib_s: float = _setting(0.02, "seconds", 0, 60)
     combine_from_dollars: float = _setting(0.05, "factor", 0, 1000)
     inline_partial_bytes: int = _setting(16 * KIB, "bytes", 0, MIB)
+    attached_partial_bytes: int | None = _setting(None, "bytes", 0, 64 * MIB)
     fetch_bytes: int = _setting(64 * MIB, "bytes", 1, TIB)
     hedge: bool = _setting(True, "flag")
     hedge_factor: float = _setting(4.0, "factor", 1, 1000)
@@ -477,6 +488,9 @@ class Settings:
             poll_max_s=poll_max_s,
             poll_idle_s=max(base.poll_idle_s, poll_max_s) if self.poll_idle_s is None else self.poll_idle_s,
             compression=self.compression or base.compression,
+            attached_partial_bytes=(
+                base.attached_partial_bytes if self.attached_partial_bytes is None else self.attached_partial_bytes
+            ),
         )
 
     def for_store(self, kind: StoreKind) -> Settings:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 from obstore import exceptions as obstore_errors
@@ -38,6 +38,14 @@ _PANICS_OF = "pyo3_runtime"
 _memory_lock = Lock()
 _memory_stores: dict[str, MemoryStore] = {}
 """The one state of this module: ``memory://name`` is meant to be the same store all over a process."""
+
+MEMORY_REQUESTS = RLock()
+"""Held during every request to a store in memory, one at a time.
+
+obstore's put drops what it replaces while it holds the store's own lock, and needs the interpreter's lock for that,
+since the bytes are Python's; its list waits for the store's lock while it holds the interpreter's. Two threads would
+wait for ever.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ import os
 import re
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SMALL_FILE_BYTES = 1 << 20
@@ -66,20 +67,45 @@ def read_file(path: str, limit_bytes: int | None = None) -> bytes | int:
         FileNotFoundError: If there is no such file.
         OSError: If it cannot be read.
     """
+    with _opened(path) as (descriptor, size_bytes):
+        if limit_bytes is not None and size_bytes > limit_bytes:
+            return size_bytes
+        return _read(descriptor, size_bytes)
+
+
+def read_start(path: str, length: int) -> tuple[bytes, int]:
+    """Return the first bytes of a file, at most so many, and its size.
+
+    Args:
+        path: The file.
+        length: How many bytes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
+    """
+    with _opened(path) as (descriptor, size_bytes):
+        return _read(descriptor, min(length, size_bytes)), size_bytes
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[int, int]]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(f"{path} is no file")
-        if limit_bytes is not None and status.st_size > limit_bytes:
-            return status.st_size
-        # Files here never change: what is written anew is another file of the same name.
-        data = os.read(descriptor, status.st_size)
-        while len(data) < status.st_size and (more := os.read(descriptor, status.st_size - len(data))):
-            data += more
-        return data
+        yield descriptor, status.st_size
     finally:
         os.close(descriptor)
+
+
+def _read(descriptor: int, length: int) -> bytes:
+    # Files here never change: what is written anew is another file of the same name.
+    data = os.read(descriptor, length)
+    while len(data) < length and (more := os.read(descriptor, length - len(data))):
+        data += more
+    return data
 
 
 def write_file(path: str, data: bytes | memoryview, *, replace: bool) -> None:

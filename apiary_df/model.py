@@ -165,19 +165,33 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Within:
+    """Where a partial lies that is no object of its own: behind its commit record, in the record's object.
+
+    Attributes:
+        key: Storage key of the commit record.
+        offset: Where the partial's first byte lies there.
+    """
+
+    key: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartialRef:
     """A committed partial: an Arrow IPC file whose batches are grouped by output partition.
 
     Attributes:
-        key: Storage key below the swarm's root.
-        length: Bytes of the object.
+        key: Storage key below the swarm's root; a mere name, if the partial lies elsewhere.
+        length: Bytes of the partial.
         footer_offset: Where the IPC footer (and the end-of-stream marker before it) begins.
         footer_checksum: xxh3-64 of the bytes from ``footer_offset`` to the end, as 16 hex digits.
         segments: At least one entry for every output partition, in order of partition and offset.
         head_length: Bytes from the start to the first segment: magic, schema and dictionaries. Every
             reader needs them, whichever segment it reads.
         head_checksum: xxh3-64 of those bytes, as 16 hex digits.
-        data: The object itself, if it is small and none lies at ``key``; None: it lies there.
+        data: The partial itself, if it is small and no object lies at ``key``.
+        within: Where it lies behind its commit record. None, and no ``data``: it is the object at ``key``.
     """
 
     key: str
@@ -188,6 +202,7 @@ class PartialRef:
     head_length: int = 0
     head_checksum: str = ""
     data: builtins.bytes | None = field(default=None, repr=False)
+    within: Within | None = None
 
     @property
     def rows(self) -> int:
@@ -205,6 +220,7 @@ class PartialRef:
             head_length=self.head_length,
             head_checksum=self.head_checksum,
             data=None if self.data is None else self.data[segment.offset : segment.offset + segment.length],
+            within=self.within,
         )
 
 
@@ -226,14 +242,15 @@ class SegmentRef:
     """One output partition of one committed partial, as a consumer needs it.
 
     Attributes:
-        key: Storage key of the partial.
-        object_length: Bytes of the whole object.
+        key: Storage key of the partial, or its name.
+        object_length: Bytes of the whole partial.
         footer_offset: Where the IPC footer begins.
         footer_checksum: xxh3-64 of the bytes from ``footer_offset`` to the end, as 16 hex digits.
         segment: The partition's span.
         head_length: Bytes from the start to the first segment; see :class:`PartialRef`.
         head_checksum: xxh3-64 of those bytes, as 16 hex digits.
         data: The segment itself, if its partial lies in no object; None: it is to be read.
+        within: Where its partial lies behind its commit record; see :class:`PartialRef`.
     """
 
     key: str
@@ -244,6 +261,7 @@ class SegmentRef:
     head_length: int = 0
     head_checksum: str = ""
     data: builtins.bytes | None = field(default=None, repr=False)
+    within: Within | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +317,7 @@ class TaskSpec:
         input_bytes: Bytes of all that it reads, for balancing and for people.
         why: Why it went to that node.
         inline_bytes: A partial of at most so many bytes goes into the commit record, and no object is written.
+        attached_bytes: A larger one of at most so many bytes goes behind the commit record, into its object.
         version: Which of the stage's fragments it is a share of.
     """
 
@@ -312,6 +331,7 @@ class TaskSpec:
     input_bytes: int = 0
     why: str = ""
     inline_bytes: int = 0
+    attached_bytes: int = 0
     version: int = 0
 
     @property

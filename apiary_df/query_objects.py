@@ -454,7 +454,7 @@ class QueryObjects:
         found += (keys.plan(query_id, *which) for which in self._fragments)
         for key, record in self.commits.items():
             found.append(keys.commit(query_id, key.stage, key.task, record.epoch))
-            if record.partial.data is None:
+            if record.partial.data is None and record.partial.within is None:
                 found.append(record.partial.key)
         return found
 

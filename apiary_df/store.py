@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
-from threading import Lock, RLock
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import obstore
 
-from apiary_df.connect import Site, request_error, site_at
+from apiary_df import folders
+from apiary_df.connect import MEMORY_REQUESTS, Site, request_error, site_at
 from apiary_df.errors import (
     ApiaryError,
     ObjectDamaged,
@@ -34,7 +35,6 @@ from apiary_df.errors import (
     StorageTransient,
     StorageUnreachable,
 )
-from apiary_df.folders import SMALL_FILE_BYTES, is_plain, link_in, read_file, remove_file, remove_folder, write_file
 from apiary_df.ranges import coalesced, cut
 from apiary_df.store_options import (
     ObjectMeta,
@@ -62,6 +62,9 @@ CREATE_TRIES = 5
 
 CREATE_BACKOFF_S = 0.05
 """Wait before the second of those tries, and of tries to delete; doubles from there."""
+
+READ_BACK_BYTES = 64 * 1024
+"""So much is read back of an object whose create failed: its writer's token is in the first of them."""
 
 DELETE_TRIES = 3
 """Tries of one delete, which may be repeated at will, on top of what obstore itself repeats."""
@@ -151,7 +154,7 @@ class Store:
         with self._mapped("read", key):
             self.counts.add(get=1)
             if file is not None:
-                found = read_file(file, limit_bytes)
+                found = folders.read_file(file, limit_bytes)
             else:
                 got = obstore.get(self._reading(), self._path(key))
                 size_bytes = got.meta["size"]
@@ -185,6 +188,40 @@ class Store:
             return self.get(key, limit_bytes)
         except ObjectMissing:
             return None
+
+    def get_start(self, key: str, length: int) -> tuple[bytes, int] | None:
+        """Read an object's first bytes by one request, at most so many.
+
+        Args:
+            key: Where.
+            length: How many, >= 1.
+
+        Returns:
+            The bytes, and the size of the whole object; None if there is none.
+
+        Raises:
+            StorageTransient: The store failed, still after the retries.
+            StorageError: The store refused.
+        """
+        file = self._file(key)
+        self.counts.add(get=1)
+        if file is not None and not os.path.exists(file):  # noqa: PTH110  # as in get_or_none
+            return None
+        try:
+            with self._mapped("read", key):
+                if file is not None:
+                    found = folders.read_start(file, length)
+                else:
+                    got = obstore.get(self._reading(), self._path(key), options={"range": (0, length)})
+                    found = got.bytes().to_bytes(), got.meta["size"]
+        except ObjectMissing:
+            return None
+        except StorageError:
+            if self.head(key).size_bytes:
+                raise
+            found = b"", 0  # no store gives a range of nothing
+        self.counts.add(bytes_in=len(found[0]))
+        return found
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Read ``length`` bytes from ``start``.
@@ -259,11 +296,15 @@ class Store:
         with self._mapped("write", key):
             size = data.stat().st_size if isinstance(data, Path) else memoryview(data).nbytes
             self.counts.add(put=max(1, -(-size // PART_BYTES)), bytes_out=size)
-            if isinstance(data, Path) and self._folder is not None and link_in(data, self._folder / self._path(key)):
+            if (
+                isinstance(data, Path)
+                and self._folder is not None
+                and folders.link_in(data, self._folder / self._path(key))
+            ):
                 return
             file = self._file(key)
-            if file is not None and not isinstance(data, Path) and size <= SMALL_FILE_BYTES:
-                write_file(file, memoryview(data).cast("B"), replace=True)
+            if file is not None and not isinstance(data, Path) and size <= folders.SMALL_FILE_BYTES:
+                folders.write_file(file, memoryview(data).cast("B"), replace=True)
                 return
             source = data if isinstance(data, Path) else memoryview(data).cast("B")
             backend = self._writing()
@@ -272,8 +313,8 @@ class Store:
     def create(self, key: str, data: bytes, token: str) -> bool:
         """Write an object unless its key is taken. The one primitive that decides between writers.
 
-        A create that fails is not proof that somebody else won, since a reply can get lost: the object is
-        read back, and what is there decides. ``data`` must carry the writer's random token, so that equal
+        A create that fails is not proof that somebody else won, since a reply can get lost: the object's start is
+        read back, and what is there decides. ``data`` must carry the writer's random token there, so that equal
         bytes mean the same writer.
 
         Returns:
@@ -284,8 +325,9 @@ class Store:
             StorageTransient: The store failed, still after the retries.
             StorageError: The store refused, or ``data`` lacks the token.
         """
-        if not token or token.encode() not in data:
-            raise StorageError(f"create {key!r}: the data must carry the writer's token", key=key)
+        ours = data[:READ_BACK_BYTES], len(data)
+        if not token or token.encode() not in ours[0]:
+            raise StorageError(f"create {key!r}: the data must begin with the writer's token", key=key)
         failure: StorageError | None = None
         for tried in range(CREATE_TRIES):
             if tried:
@@ -296,9 +338,9 @@ class Store:
                 failure = error
             else:
                 return True
-            there = self.get_or_none(key)
+            there = self.get_start(key, READ_BACK_BYTES)
             if there is not None:
-                return there == data
+                return there == ours
         raise StorageTransient(
             f"create {key!r} in {self.url}: {CREATE_TRIES} tries, each time without the object being there "
             f"afterwards; the last one said: {failure}",
@@ -388,7 +430,7 @@ class Store:
             self.counts.add(delete=len(paths))
             files = [file for path in paths if (file := self._file(path)) is not None]
             for file in files:
-                remove_file(file)
+                folders.remove_file(file)
             if files and len(files) == len(paths):
                 return
             try:
@@ -414,7 +456,7 @@ class Store:
         self.delete([meta.key for meta in found])
         if self._folder is not None:
             with self._mapped("delete", prefix):
-                remove_folder(self._folder / prefix)
+                folders.remove_folder(self._folder / prefix)
         return len(found)
 
     def move(self, source: str, target: str) -> None:
@@ -519,7 +561,7 @@ class Store:
             self.counts.add(put=1, bytes_out=len(data))
             file = self._file(key)
             if file is not None:
-                write_file(file, data, replace=False)
+                folders.write_file(file, data, replace=False)
             else:
                 obstore.put(self._writing(), self._path(key), data, mode="create", use_multipart=False)
 
@@ -552,7 +594,7 @@ class Store:
     def _file(self, key: str) -> str | None:
         """Return the file of an object in a folder; None if obstore alone knows what it is called."""
         path = self._path(key)
-        return f"{self._folder}/{path}" if self._folder is not None and is_plain(path) else None
+        return f"{self._folder}/{path}" if self._folder is not None and folders.is_plain(path) else None
 
     def _path(self, key: str) -> str:
         if not key or any(part in ("", ".", "..") for part in key.split("/")):
@@ -569,19 +611,10 @@ class Store:
     def _mapped(self, verb: str, key: str) -> Iterator[None]:
         """Turn what obstore and the file system raise into apiary_df's errors, with the store's own words."""
         try:
-            with _memory_requests if self.kind == "memory" else nullcontext():
+            with MEMORY_REQUESTS if self.kind == "memory" else nullcontext():
                 yield
         except BaseException as error:
             typed = request_error(error, verb, key, self.url, self.options)
             if typed is None:
                 raise
             raise typed from (None if isinstance(error, Exception) else error)
-
-
-_memory_requests = RLock()
-"""Held during every request to a store in memory, one at a time.
-
-obstore's put drops what it replaces while it holds the store's own lock, and needs the interpreter's lock for that,
-since the bytes are Python's; its list waits for the store's lock while it holds the interpreter's. Two threads would
-wait for ever.
-"""

@@ -61,6 +61,7 @@ class TaskOptions:
             a partition.
         min_cell_bytes: Smallest piece that a file is cut into, in bytes, >= 1.
         inline_partial_bytes: Partials of at most so many bytes lie in commit records.
+        attached_partial_bytes: Larger ones of at most so many bytes lie behind them.
         shuffles: By what the tasks of a combining stage are cut.
         early: Whether rows of each task go to the user as it commits, so that tasks had better be small.
     """
@@ -68,6 +69,7 @@ class TaskOptions:
     min_task_bytes: int = 0
     min_cell_bytes: int = MIN_CELL_BYTES
     inline_partial_bytes: int = 0
+    attached_partial_bytes: int = 0
     shuffles: ShufflePlanning = field(default_factory=ShufflePlanning)
     early: bool = False
 
@@ -78,6 +80,7 @@ class TaskOptions:
             min_task_bytes=settings.min_task_bytes,
             min_cell_bytes=settings.min_cell_bytes,
             inline_partial_bytes=settings.inline_partial_bytes,
+            attached_partial_bytes=settings.attached_partial_bytes or 0,
             shuffles=ShufflePlanning.of(settings),
             early=early,
         )
@@ -157,7 +160,11 @@ def plan_stage(
     planner = _StagePlanner(stage, workers, partials, row_group_starts, options, skewed=skewed)
     specs = [spec for variant in stage.variants for spec in planner.variant(variant)]
     inline_bytes = inline_bytes_of(len(specs), options.inline_partial_bytes)
-    return tuple(replace(spec, task=number, inline_bytes=inline_bytes) for number, spec in enumerate(specs))
+    attached_bytes = options.attached_partial_bytes
+    return tuple(
+        replace(spec, task=number, inline_bytes=inline_bytes, attached_bytes=attached_bytes)
+        for number, spec in enumerate(specs)
+    )
 
 
 def inline_bytes_of(tasks: int, most_bytes: int) -> int:

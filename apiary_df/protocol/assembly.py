@@ -22,7 +22,7 @@ from apiary_df.fetching import Read, Reading, fetch
 from apiary_df.model import ScanFile, SegmentRef
 from apiary_df.protocol.ipc import Block, blocks_of, head_of, tail_of
 from apiary_df.protocol.lost import lost
-from apiary_df.protocol.partial import PIECE_BYTES, mapped, verify, write_at
+from apiary_df.protocol.partial import PIECE_BYTES, mapped, place_of, verify, write_at
 from apiary_df.store import Data, Store
 
 GAP_BYTES = 64 * 1024
@@ -36,9 +36,20 @@ Located = Mapping[tuple[str, int], ScanFile]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """Segments of one partial that are read together, and where they go."""
+    """Segments of one partial that are read together, and where they go.
+
+    Attributes:
+        refs: The segments.
+        key: The object in which they lie.
+        begin: Where the partial begins in that.
+        start: Where they begin in the partial.
+        end: Where they end in it.
+        place: Where they go.
+    """
 
     refs: tuple[SegmentRef, ...]
+    key: str
+    begin: int
     start: int
     end: int
     place: int
@@ -66,14 +77,14 @@ class _Assembly:
                     write_at(self._descriptor, ref.data, run.place_of(ref))
 
     def reads(self, keys: frozenset[str] | None) -> Iterator[Read]:
-        """Yield what must be fetched, of some partials or of all."""
+        """Yield what must be fetched, of some objects or of all."""
         for run in self.runs:
-            if run.refs[0].data is not None or (keys is not None and run.refs[0].key not in keys):
+            if run.refs[0].data is not None or (keys is not None and run.key not in keys):
                 continue
             for start in range(run.start, run.end, PIECE_BYTES):
                 yield Read(
-                    key=run.refs[0].key,
-                    start=start,
+                    key=run.key,
+                    start=run.begin + start,
                     length=min(PIECE_BYTES, run.end - start),
                     place=run.place + start - run.start,
                     file=self.number,
@@ -83,7 +94,7 @@ class _Assembly:
         write_at(self._descriptor, data, place)
 
     def finish(self) -> tuple[dict[tuple[str, int], ScanFile], dict[str, ObjectDamaged]]:
-        """Write the footer; returns where the segments lie, and partials that are not what was committed."""
+        """Write the footer; returns where the segments lie, and objects that do not hold what was committed."""
         view = mapped(self.path)
         blocks: list[Block] = []
         damaged: dict[str, ObjectDamaged] = {}
@@ -91,7 +102,7 @@ class _Assembly:
             try:
                 blocks += self._checked(run, view)
             except ObjectDamaged as error:
-                damaged[run.refs[0].key] = error
+                damaged[run.key] = error
         tail = tail_of(self._schema, blocks)
         write_at(self._descriptor, tail, self._end)
         return dict(self._located(self._end + len(tail))), damaged
@@ -143,6 +154,7 @@ def assemble(
         StorageError: The store refused.
     """
     files: dict[int, _Assembly] = {}
+    made = {place_of(ref)[0]: ref.key for _, refs in wanted.values() for ref in refs}
     try:
         for stage, (schema, refs) in wanted.items():
             files[stage] = _Assembly(stage, schema, refs, folder / f"stage_{stage}.arrow")
@@ -155,14 +167,15 @@ def assemble(
             again, damaged = _tried(store, files, take, frozenset(damaged), reading)
             located.update(again)
         for key, error in damaged.items():
-            raise lost(key, error)
+            raise lost(made[key], error)
         return located
     except OSError as error:
         raise StorageTransient(
             f"fetch partials from {store.url} into the scratch folder {folder}: {error}; make room there", folder=folder
         ) from error
     except ObjectMissing as error:
-        raise lost(error.details.get("key", ""), error) from error
+        key = error.details.get("key", "")
+        raise lost(made.get(key, key), error) from error
     finally:
         for file in files.values():
             file.close()
@@ -193,7 +206,8 @@ def _runs(refs: Iterable[SegmentRef], place: int) -> Iterator[_Run]:
     for of_partial in by_key.values():
         for run in _beside(sorted(of_partial.values(), key=lambda ref: ref.segment.offset)):
             start, end = run[0].segment.offset, run[-1].segment.offset + run[-1].segment.length
-            yield _Run(refs=tuple(run), start=start, end=end, place=place)
+            key, begin = place_of(run[0])
+            yield _Run(refs=tuple(run), key=key, begin=begin, start=start, end=end, place=place)
             place = _aligned(place + end - start)
 
 

@@ -11,11 +11,11 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from apiary_df.model import PartialRef, SegmentRef, TaskSpec
+from apiary_df.model import PartialRef, SegmentRef, TaskSpec, Within
 from apiary_df.protocol import keys
 from apiary_df.protocol.kept import StageTasks
 from apiary_df.protocol.messages import CommitRecord, ErrorReport, Heartbeat, Mail, WriteJournal, WriteVerdict
-from apiary_df.protocol.seal import MISPLACED, refused
+from apiary_df.protocol.seal import DAMAGED, MISPLACED, refused
 from apiary_df.writes import query_of_staging
 
 _MOST = 2**63 - 1
@@ -43,6 +43,26 @@ def check_place(message: msgspec.Struct, key: str) -> None:
         _same(key, query_id=(_field(message, "query_id"), keys.query_of_write(key)))
     else:
         _check_in_query(message, key)
+
+
+def check_rest(message: msgspec.Struct, key: str, sealed_bytes: int, size_bytes: int) -> None:
+    """Check that nothing follows a message in its object but the partial that it commits, whole.
+
+    Args:
+        message: The message.
+        key: Where it lies.
+        sealed_bytes: Bytes of the message with its seal.
+        size_bytes: Bytes of the object.
+
+    Raises:
+        ObjectRefused: If it is cut short, or something else follows.
+    """
+    partial = message.partial if isinstance(message, CommitRecord) else None
+    rest_bytes = 0 if partial is None or partial.within is None else partial.length
+    if partial is not None and partial.within is not None and partial.within.offset != sealed_bytes:
+        _misplaced(key, f"says that its partial begins at byte {partial.within.offset}, and ends at {sealed_bytes}")
+    if size_bytes != sealed_bytes + rest_bytes:
+        raise refused(key, DAMAGED, f"has {size_bytes} bytes instead of {sealed_bytes + rest_bytes}")
 
 
 def _check_in_query(message: msgspec.Struct, key: str) -> None:
@@ -91,7 +111,7 @@ def _check_specs(specs: Iterable[TaskSpec], query_id: str, key: str) -> None:
                 made = keys.parse_query_key(segment.key)
                 if made is None or (made.kind, made.query_id) != ("partial", query_id):
                     _misplaced(key, f"has a task of query {query_id} read {segment.key!r}")
-                _check_segment(segment, key)
+                _check_segment(segment, made, key)
 
 
 def _check_published(journal: WriteJournal, key: str) -> None:
@@ -105,15 +125,33 @@ def _check_published(journal: WriteJournal, key: str) -> None:
 def _check_partial(partial: PartialRef, key: str) -> None:
     if partial.data is not None and len(partial.data) != partial.length:
         _misplaced(key, f"holds a partial of {partial.length} bytes in {len(partial.data)}")
+    if partial.within is not None:
+        if partial.within.key != key or partial.data is not None:
+            _misplaced(key, f"commits a partial that lies within {partial.within.key!r}")
+        _check_within(partial.within, key)
     spans = ((segment.offset, segment.length) for segment in partial.segments)
     _check_spans(key, partial.head_length, partial.footer_offset, partial.length, list(spans))
 
 
-def _check_segment(ref: SegmentRef, key: str) -> None:
+def _check_segment(ref: SegmentRef, made: keys.QueryKey, key: str) -> None:
+    if ref.within is not None:
+        record = keys.parse_query_key(ref.within.key)
+        if (
+            record is None
+            or (record.kind, record.query_id) != ("commit", made.query_id)
+            or (record.stage, record.task) != (made.stage, made.task)
+        ):
+            _misplaced(key, f"has a task read {ref.key!r} within {ref.within.key!r}")
+        _check_within(ref.within, key)
     if ref.data is not None and len(ref.data) != ref.segment.length:
         _misplaced(key, f"holds a segment of {ref.segment.length} bytes in {len(ref.data)}")
     span = (ref.segment.offset, ref.segment.length)
     _check_spans(key, ref.head_length, ref.footer_offset, ref.object_length, [span])
+
+
+def _check_within(within: Within, key: str) -> None:
+    if not 0 <= within.offset <= _MOST:
+        _misplaced(key, f"has a partial begin at byte {within.offset} of {within.key!r}")
 
 
 def _check_spans(key: str, head: int, footer: int, length: int, spans: list[tuple[int, int]]) -> None:

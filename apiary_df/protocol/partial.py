@@ -13,6 +13,9 @@ its segment into a sparse file of the same length, and has DataFusion scan that 
 reads the batches whose offset in the footer lies in the range. The head ends with a batch of no rows, which makes
 pyarrow write all dictionaries before the first segment.
 
+A partial is an object of its own, or lies behind its commit record in that one's object, or came with whoever speaks of
+it. All offsets are those within the partial.
+
 A partition has one segment, or several: a writer that is told to write in runs appends what has come of every partition
 whenever enough is there, rather than hold all of it in memory until the end.
 
@@ -67,13 +70,18 @@ def _hasher(*, strong: bool) -> Any:
     return hashlib.sha256() if strong else xxhash.xxh3_64()
 
 
+def place_of(ref: PartialRef | SegmentRef) -> tuple[str, int]:
+    """Return the key of the object in which a partial lies, and where it begins there."""
+    return (ref.key, 0) if ref.within is None else (ref.within.key, ref.within.offset)
+
+
 def read_partial(
     source: Store | bytes | pa.Buffer, ref: PartialRef | SegmentRef, partition: int | None = None
 ) -> list[pa.RecordBatch]:
     """Read one partition of a partial.
 
     Args:
-        source: The store that holds the object, unless it lies in its commit record; or the whole object's bytes.
+        source: The store that holds it, unless it came with its commit record; or the whole partial's bytes.
         ref: The commit record's words about the partial, or about one segment of it.
         partition: Output partition; not needed with a :class:`~apiary_df.model.SegmentRef`.
 
@@ -105,8 +113,9 @@ def open_partial(
         source = ref.data
     spans = [(0, ref.head_length), *((segment.offset, segment.length) for segment in segments)]
     if isinstance(source, Store):
-        starts, lengths = zip(*spans, strict=True)
-        head, *bodies = (memoryview(b) for b in source.get_ranges(ref.key, starts, lengths))
+        key, begin = place_of(ref)
+        starts, lengths = [begin + start for start, _ in spans], [size for _, size in spans]
+        head, *bodies = (memoryview(b) for b in source.get_ranges(key, starts, lengths))
     else:
         whole = memoryview(source).cast("B")
         if len(whole) != length:
@@ -136,13 +145,13 @@ def _decoded(key: str, name: str, stream: pa.Buffer, expected_rows: int) -> Iter
 def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
     """Make some segments of one partial readable as a local file, for an Arrow scan of their byte ranges.
 
-    On a folder store this is the object itself, whose checksums are verified where it lies. Otherwise a sparse
-    file of the object's length is written to ``target``: head, footer and the wanted segments are at their places,
-    the rest is a hole.
+    On a folder store this is the object itself, whose checksums are verified where it lies. Otherwise, or if the
+    partial is no object of its own, a sparse file of its length is written to ``target``: head, footer and the wanted
+    segments are at their places, the rest is a hole.
 
     Args:
-        store: The store that holds the object.
-        refs: The segments, all of the same object.
+        store: The store that holds it.
+        refs: The segments, all of the same partial.
         target: Where to write the file, if one must be written; replaced atomically.
 
     Returns:
@@ -151,7 +160,7 @@ def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
     Raises:
         ObjectMissing: The object is not there.
         ObjectDamaged: Length or checksum is not what the commit record says.
-        PlanError: No segments, or segments of several objects.
+        PlanError: No segments, or segments of several partials.
         StorageTransient: The store failed, still after the retries, or the disk did.
         StorageError: The store refused.
     """
@@ -159,7 +168,7 @@ def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
         raise PlanError(f"segments of exactly one partial are wanted, not of {sorted({r.key for r in refs})}")
     key, length = refs[0].key, refs[0].object_length
     local = store.local_path(key)
-    if local is not None:
+    if local is not None and refs[0].within is None:
         try:
             _verify_file(key, local, refs)
         except FileNotFoundError:
@@ -171,7 +180,7 @@ def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with staged.open("wb") as file:
             file.truncate(length)
-            _fetch(store, key, [(start, size) for _, start, size, _ in _spans(refs)], file.fileno())
+            _fetch(store, place_of(refs[0]), [(start, size) for _, start, size, _ in _spans(refs)], file.fileno())
         _verify_file(key, staged, refs)
         staged.replace(target)
     except OSError as error:
@@ -183,19 +192,20 @@ def materialize(store: Store, refs: Sequence[SegmentRef], target: Path) -> Path:
     return target
 
 
-def _fetch(store: Store, key: str, spans: Sequence[tuple[int, int]], descriptor: int) -> None:
-    """Copy spans of an object to the same offsets of a file."""
+def _fetch(store: Store, place: tuple[str, int], spans: Sequence[tuple[int, int]], descriptor: int) -> None:
+    """Copy spans of a partial to the same offsets of a file."""
+    key, begin = place
     if sum(size for _, size in spans) <= PIECE_BYTES:
-        starts, sizes = [start for start, _ in spans], [size for _, size in spans]
+        starts, sizes = [begin + start for start, _ in spans], [size for _, size in spans]
         for start, data in zip(starts, store.get_ranges(key, starts, sizes), strict=True):
-            write_at(descriptor, data, start)
+            write_at(descriptor, data, start - begin)
         return
     pieces = [
         (start + done, min(PIECE_BYTES, size - done)) for start, size in spans for done in range(0, size, PIECE_BYTES)
     ]
 
     def copy(start: int, size: int) -> None:
-        write_at(descriptor, store.get_range(key, start, size), start)
+        write_at(descriptor, store.get_range(key, begin + start, size), start)
 
     with ThreadPoolExecutor(PIECES_AT_ONCE, thread_name_prefix="apiary-fetch") as pool:
         copies = [pool.submit(copy, start, size) for start, size in pieces]

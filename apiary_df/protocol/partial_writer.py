@@ -55,6 +55,12 @@ class FinishedPartial:
             return None
         return bytes(memoryview(self.data))
 
+    def attachable(self, limit_bytes: int) -> bytes | None:
+        """Return its bytes if it may lie behind its commit record; they are in memory, or are read into it."""
+        if self.length > limit_bytes:
+            return None
+        return self.data.read_bytes() if isinstance(self.data, Path) else bytes(memoryview(self.data))
+
     def ref(self, key: str) -> PartialRef:
         """Return what the commit record says of this partial once it is stored at ``key``."""
         return PartialRef(

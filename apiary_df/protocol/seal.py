@@ -11,6 +11,9 @@ Without a swarm key the digest is a checksum, against damage. With one it is an 
 to the storage root without knowing the swarm key. Both cover the key at which the object lies, so that a copy at
 another place (another node's inbox, another query, another stage) is refused like any forgery.
 
+Where something follows the content that is not sealed, the first line says, in eight digits more, how long the content
+is. Who reads such an object takes as much as that for the content, and the content says what the rest is.
+
 A process with a swarm key takes nothing that is not signed with it; one without takes nothing that is signed.
 
 What belongs here: pure functions on bytes. Where the bytes come from is :mod:`apiary_df.protocol.storage`'s business.
@@ -30,7 +33,7 @@ SEAL_VERSION = 2
 """Version of this format; version 1 of the protocol had no seals."""
 
 MAX_HEADER_BYTES = 128
-"""Where the first line must have ended: a signed one has 82 bytes."""
+"""Where the first line must have ended: a signed one has 82 bytes, or 91."""
 
 UNSEALED = "unsealed"
 UNSIGNED = "unsigned"
@@ -59,21 +62,42 @@ REASONS = (
 )
 """Why something is refused: these are the names of the counters in heartbeats and in ``apiary status``."""
 
-_HEADER = re.compile(rb"apiary seal (\d{1,4}) (xxh3|hmac) ([0-9a-f]{16,64})")
+_HEADER = re.compile(rb"apiary seal (\d{1,4}) (xxh3|hmac) ([0-9a-f]{16,64})(?: (\d{8}))?")
 _DIGEST_CHARS = {"xxh3": 16, "hmac": 64}
 
 
-def seal(content: bytes, key: str, swarm_key: str | None) -> bytes:
+def seal(content: bytes, key: str, swarm_key: str | None, *, followed: bool = False) -> bytes:
     """Return content with its seal in front.
 
     Args:
         content: What is to be stored.
         key: Where it is to lie.
         swarm_key: What to sign with; None only takes a checksum.
+        followed: Whether something else follows it, which the seal is not about; then it has less than 100 MB.
     """
     kind = "xxh3" if swarm_key is None else "hmac"
-    header = f"apiary seal {SEAL_VERSION} {kind} {_digest(content, key, swarm_key)}\n"
+    length = f" {len(content):08d}" if followed else ""
+    header = f"apiary seal {SEAL_VERSION} {kind} {_digest(content, key, swarm_key)}{length}\n"
     return header.encode() + content
+
+
+def header_bytes(swarm_key: str | None) -> int:
+    """Return the length of the first line of what something follows, its line feed included."""
+    return len(seal(b"", "", swarm_key, followed=True))
+
+
+def sealed_bytes(start: bytes, size_bytes: int) -> int:
+    """Return how many bytes of an object its seal is about, first line included, by what that line says.
+
+    Args:
+        start: The object's first bytes. If these are no seal's, they are all that is worth looking at.
+        size_bytes: Size of the whole object, which is never exceeded.
+    """
+    end = start.find(b"\n", 0, MAX_HEADER_BYTES)
+    match = _HEADER.fullmatch(start, 0, end) if end >= 0 else None
+    if match is None:
+        return min(len(start), size_bytes)
+    return size_bytes if match[4] is None else min(end + 1 + int(match[4]), size_bytes)
 
 
 def open_sealed(data: bytes, key: str, swarm_key: str | None) -> bytes:
@@ -104,6 +128,8 @@ def open_sealed(data: bytes, key: str, swarm_key: str | None) -> bytes:
             "that the other processes of the swarm have",
         )
     content = data[end + 1 :]
+    if match[4] is not None and len(content) != int(match[4]):
+        raise refused(key, DAMAGED, f"is damaged: {len(content)} bytes are there where it says {int(match[4])}")
     if not hmac.compare_digest(found, _digest(content, key, swarm_key)):
         if swarm_key is None:
             raise refused(key, DAMAGED, "is damaged, or was written for another place: its checksum differs")

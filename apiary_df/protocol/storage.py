@@ -7,15 +7,18 @@ is refused is counted once at the store (:class:`~apiary_df.store_options.Refusa
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
 import xxhash
 
 from apiary_df.errors import ObjectMissing, ObjectRefused
-from apiary_df.protocol.checks import check_place
-from apiary_df.protocol.messages import Cancel, Heartbeat, Lease, decode, encode
-from apiary_df.protocol.seal import MAX_HEADER_BYTES, open_sealed, seal
+from apiary_df.model import Within
+from apiary_df.protocol import keys
+from apiary_df.protocol.checks import check_place, check_rest
+from apiary_df.protocol.messages import Cancel, CommitRecord, Heartbeat, Lease, decode, encode
+from apiary_df.protocol.seal import MAX_HEADER_BYTES, TOO_LARGE, header_bytes, open_sealed, refused, seal, sealed_bytes
 from apiary_df.store import Store
 
 logger = logging.getLogger("apiary_df")
@@ -28,6 +31,13 @@ MAX_SIGN_BYTES = 4 << 20
 
 MAX_FRAGMENT_BYTES = 256 << 20
 """Largest fragment: small in-memory tables travel within."""
+
+START_BYTES = 64 << 10
+"""First bytes of a commit record's object that are read: what a bucket gives in a millisecond. More are asked for if
+the record is longer, which one of some hundred segments is."""
+
+ALIGNMENT_BYTES = 64
+"""A partial behind its commit record begins at a multiple of so many bytes."""
 
 AT_ONCE = 32
 """Small requests that one process has under way at a time: a thread each, and far from what a bucket takes."""
@@ -72,20 +82,62 @@ def create_message(store: Store, key: str, message: msgspec.Struct, token: str) 
     return store.create(key, seal(encode(message), key, store.options.swarm_key), token)
 
 
+def create_record(store: Store, record: CommitRecord, attached: bytes | None = None) -> bool:
+    """Commit an attempt, unless another one was first; False if another one's record is there.
+
+    Args:
+        store: The store.
+        record: The record.
+        attached: The partial, if it is to lie behind the record in the same object: the record is told where.
+
+    Raises:
+        StorageError: If the store refused or failed.
+    """
+    key = keys.commit(record.query_id, record.stage, record.task, record.epoch)
+    if attached is None:
+        return create_message(store, key, record, record.token)
+    data = with_partial(record, key, attached, store.options.swarm_key)
+    return store.create(key, data, record.token)
+
+
+def with_partial(record: CommitRecord, key: str, attached: bytes, swarm_key: str | None) -> bytes:
+    """Return a commit record, sealed, with its partial behind it; the record says where that begins.
+
+    Args:
+        record: The record.
+        key: Where the object is to lie.
+        attached: The partial.
+        swarm_key: What to sign with; None only takes a checksum.
+    """
+
+    def told(offset: int) -> bytes:
+        within = Within(key=key, offset=offset)
+        return encode(msgspec.structs.replace(record, partial=replace(record.partial, within=within)))
+
+    first_line = header_bytes(swarm_key)
+    # How long the record is depends on where it ends, by some digits: spaces after it make up for these.
+    most = first_line + len(told(MAX_MESSAGE_BYTES))
+    offset = -(-most // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    content = told(offset).ljust(offset - first_line)
+    return b"".join((seal(content, key, swarm_key, followed=True), attached))
+
+
 def read_message(store: Store, key: str, type_: type[_Message]) -> _Message | None:
-    """Return the message at a key; None if nothing lies there.
+    """Return the message at a key; None if nothing lies there. Of a partial behind a commit record nothing is read.
 
     Raises:
         ObjectRefused: If what lies there is not to be taken: not sealed, not signed, of another place, too large, or no
             such message.
         StorageError: If the store refused or failed.
     """
-    data = _get(store, key, limit_of(type_))
-    if data is None:
+    found = _get_record(store, key) if issubclass(type_, CommitRecord) else _get_sized(store, key, limit_of(type_))
+    if found is None:
         return None
+    data, size_bytes = found
     try:
         message = decode(open_sealed(data, key, store.options.swarm_key), type_, key)
         check_place(message, key)
+        check_rest(message, key, len(data), size_bytes)
     except ObjectRefused as error:
         note_refusal(store, error, xxhash.xxh3_64_hexdigest(data))
         raise
@@ -117,6 +169,30 @@ def read_bytes(store: Store, key: str) -> bytes:
     except ObjectRefused as error:
         note_refusal(store, error, xxhash.xxh3_64_hexdigest(data))
         raise
+
+
+def _get_record(store: Store, key: str) -> tuple[bytes, int] | None:
+    """Return a commit record, sealed, and the size of its object; None if there is none."""
+    found = store.get_start(key, START_BYTES)
+    if found is None:
+        return None
+    start, size_bytes = found
+    wanted = sealed_bytes(start, size_bytes)
+    if wanted > MAX_MESSAGE_BYTES + MAX_HEADER_BYTES:
+        error = refused(key, TOO_LARGE, f"has a record of {wanted} bytes; more than {MAX_MESSAGE_BYTES} are not read")
+        note_refusal(store, error)
+        raise error
+    if wanted > len(start):
+        try:
+            start += store.get_range(key, len(start), wanted - len(start))
+        except ObjectMissing:
+            return None
+    return start[:wanted], size_bytes
+
+
+def _get_sized(store: Store, key: str, limit_bytes: int) -> tuple[bytes, int] | None:
+    data = _get(store, key, limit_bytes)
+    return None if data is None else (data, len(data))
 
 
 def _get(store: Store, key: str, limit_bytes: int) -> bytes | None:

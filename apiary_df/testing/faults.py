@@ -288,6 +288,21 @@ class FaultyStore(Store):
             data = fault.damaged(data)
         return data
 
+    def get_start(self, key: str, length: int) -> tuple[bytes, int] | None:
+        """Read an object's first bytes; a ``get`` as well, whose faults strike these. See :meth:`Store.get_start`."""
+        try:
+            with self._struck("get", "read", key) as struck:
+                found = super().get_start(key, length)
+        except ObjectMissing:
+            return None
+        if found is None:
+            return None
+        start, size_bytes = found
+        for fault in struck:
+            left = fault.damaged(start)
+            start, size_bytes = left, size_bytes if len(left) == len(start) else len(left)
+        return start, size_bytes
+
     def get_or_none(self, key: str, limit_bytes: int | None = None) -> bytes | None:
         """Read a whole object if there is one; a request in any case, on a folder too."""
         try:

@@ -70,6 +70,13 @@ class SlowStore(Store):
         self._note("get", key, start_s)
         return data
 
+    def get_start(self, key: str, length: int) -> tuple[bytes, int] | None:
+        """Read an object's first bytes; see :meth:`Store.get_start`."""
+        start_s = self._wait()
+        found = super().get_start(key, length)
+        self._note("get", key, start_s, found=found is not None)
+        return found
+
     def put(self, key: str, data: Data) -> None:
         """Write an object; see :meth:`Store.put`."""
         start_s = self._wait()

@@ -32,7 +32,7 @@ from apiary_df.protocol import keys, versions
 from apiary_df.protocol.arrow import read_schema
 from apiary_df.protocol.messages import CommitRecord, ErrorReport, Manifest, TaskMetrics
 from apiary_df.protocol.seal import FUNCTIONS, OUTSIDE
-from apiary_df.protocol.storage import create_message, read_bytes, read_message, write_message
+from apiary_df.protocol.storage import create_record, read_bytes, read_message, write_message
 from apiary_df.publish import discard, for_attempt
 from apiary_df.roots import Roots
 from apiary_df.store import Store
@@ -216,12 +216,13 @@ class Attempts:
     def _commit(self, store: Store, order: Order, work: Work, started_s: float) -> bool:
         """Write the commit record; returns whether this attempt is the one that counts."""
         key = order.key
-        token = secrets.token_hex(8)
         requests = Counter(store.counts.snapshot())
         requests.update(work.requests)
         requests.update(RECORDING)
+        if work.attached is not None:
+            requests["bytes_out"] += len(work.attached)
         record = CommitRecord(
-            token=token,
+            token=secrets.token_hex(8),
             query_id=key.query_id,
             stage=key.stage,
             task=key.task,
@@ -243,10 +244,9 @@ class Attempts:
             files=work.files,
             epoch=order.mail.epoch,
         )
-        commit_key = keys.commit(key.query_id, key.stage, key.task, order.mail.epoch)
-        counts = create_message(store, commit_key, record, token)
+        counts = create_record(store, record, work.attached)
         if not counts:
-            # Another attempt was first. Its partial counts; this one is in nobody's way, and goes with the query.
+            # Another attempt was first. Its partial counts; this one, if it was stored at all, goes with the query.
             logger.info("node %s: another attempt at task %s was committed first", self._node_id, key)
         return counts
 

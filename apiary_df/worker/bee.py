@@ -79,7 +79,8 @@ class Work:
     """What an attempt made.
 
     Attributes:
-        partial: The partial as it lies in storage.
+        partial: The partial as it lies in storage, or is to lie there.
+        attached: Its bytes, if they are to go behind the commit record, with which it is stored; else it is stored.
         spills: Spill files that the engine wrote.
         spilled_bytes: Bytes that it spilled.
         files: Files that it wrote for a statement that writes files.
@@ -90,6 +91,7 @@ class Work:
     partial: PartialRef
     spills: int
     spilled_bytes: int
+    attached: bytes | None = field(default=None, repr=False)
     files: tuple[WrittenFile, ...] = ()
     requests: Mapping[str, int] = field(default_factory=dict)
     cache: CellUse = field(default_factory=CellUse)
@@ -159,7 +161,7 @@ def run_attempt(
     bench: Bench,
     cancelled: Flag,
 ) -> Work:
-    """Run one attempt and put its partial into storage.
+    """Run one attempt and put its partial into storage, unless that goes there with its commit record.
 
     Args:
         task: What it reads.
@@ -199,13 +201,15 @@ def run_attempt(
         drain(engine, plan, fragment, writer.write, cancelled)
         finished = writer.finish()
         inline = finished.inline(task.inline_bytes)
-        if inline is None:
+        attached = finished.attachable(task.attached_bytes) if inline is None else None
+        if inline is None and attached is None:
             bench.store.put(partial_key, finished.data)
     finally:
         writer.close()
     metrics = [metric for _, metric in plan.collect_metrics()]
     return Work(
         partial=replace(finished.ref(partial_key), data=inline),
+        attached=attached,
         spills=sum(metric.spill_count or 0 for metric in metrics),
         spilled_bytes=sum(metric.spilled_bytes or 0 for metric in metrics),
         files=written(fragment, bench.options),

@@ -79,7 +79,7 @@ class Executor(Protocol):
     """Runs attempts, one at a time: one bee's hands."""
 
     def run(self, job: Job) -> Work:
-        """Run one attempt and put its partial into storage.
+        """Run one attempt and put its partial into storage, unless that goes there with its commit record.
 
         Raises:
             QueryCancelled: If ``job.cancelled`` was set.

@@ -39,8 +39,8 @@ def locate_inputs(
 ) -> Located:
     """Return where segments lie in the local file system, once they do.
 
-    In a folder they are where they are. What is elsewhere, or came with the task, goes into one file a stage, if the
-    stage's schema is known and has no dictionaries; else into one for each partial.
+    In a folder they are where they are. What is elsewhere, came with the task, or lies behind a commit record goes into
+    one file a stage, if the stage's schema is known and has no dictionaries; else into one for each partial.
 
     Args:
         refs: The segments, each with rows.
@@ -57,7 +57,7 @@ def locate_inputs(
     by_key: dict[str, list[SegmentRef]] = {}
     for ref in refs:
         stage = stage_of(ref)
-        lies_here = store.kind == "folder" and ref.data is None
+        lies_here = store.kind == "folder" and ref.data is None and ref.within is None
         schema = None if stage is None or lies_here else schemas.get(stage)
         if stage is None or schema is None or has_dictionaries(schema):
             by_key.setdefault(ref.key, []).append(ref)

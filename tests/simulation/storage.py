@@ -249,6 +249,14 @@ class SimStore(Store):
             self._objects.bad_records_read += 1
         return data
 
+    def get_start(self, key: str, length: int) -> tuple[bytes, int] | None:
+        """Read an object's first bytes; its size is what there is of it, whole or spoiled."""
+        try:
+            data = self.get(key)
+        except ObjectMissing:
+            return None
+        return data[:length], len(data)
+
     def create(self, key: str, data: bytes, token: str) -> bool:
         """Write an object unless there is one; what is read back on the way is compared, and never decoded."""
         self._being_created[key] += 1
