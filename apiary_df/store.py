@@ -296,13 +296,9 @@ class Store:
         with self._mapped("write", key):
             size = data.stat().st_size if isinstance(data, Path) else memoryview(data).nbytes
             self.counts.add(put=max(1, -(-size // PART_BYTES)), bytes_out=size)
-            if (
-                isinstance(data, Path)
-                and self._folder is not None
-                and folders.link_in(data, self._folder / self._path(key))
-            ):
+            file, folder = self._file(key), self._folder
+            if isinstance(data, Path) and folder is not None and folders.link_in(data, folder / self._path(key)):
                 return
-            file = self._file(key)
             if file is not None and not isinstance(data, Path) and size <= folders.SMALL_FILE_BYTES:
                 folders.write_file(file, memoryview(data).cast("B"), replace=True)
                 return

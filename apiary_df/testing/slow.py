@@ -7,6 +7,7 @@ noting and counting. How many requests there should be is for tests to say.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +76,14 @@ class SlowStore(Store):
         start_s = self._wait()
         found = super().get_start(key, length)
         self._note("get", key, start_s, found=found is not None)
+        return found
+
+    async def read_range(self, key: str, start: int, length: int) -> Data:
+        """Read a range beside others; see :meth:`Store.read_range`."""
+        start_s = time.monotonic()
+        await asyncio.sleep(self._latency_s)
+        found = await super().read_range(key, start, length)
+        self._note("ranges", key, start_s)
         return found
 
     def put(self, key: str, data: Data) -> None:

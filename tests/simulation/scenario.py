@@ -149,13 +149,14 @@ def scenario_of(seed: int) -> Scenario:
     nodes = tuple(_node(random) for _ in range(random.randint(3 if kind == "stragglers" else 1, 4)))
     sessions = tuple(_session(random, kind) for _ in range(random.choice((1, 1, 1, 2))))
     readers = Random(f"{seed} readers")
+    attached_bytes = Random(f"{seed} attached").choice((0, 1_500, 8 << 20))
     return Scenario(
         kind=kind,
         nodes=nodes,
         sessions=tuple(_read(session, readers) for session in sessions),
         events=tuple(sorted(_events(random, kind, len(nodes), len(sessions)), key=lambda event: event.at_s)),
         faults=_faults(random, kind),
-        settings=_settings(random),
+        settings=replace(_settings(random), attached_partial_bytes=attached_bytes),
         task_s=random.choice((0.05, 0.5, 3.0)),
         straggles=0.25 if kind == "stragglers" else random.choice((0.0, 0.0, 0.1)),
         exhausts=random.choice((0.0, 0.0, 0.0, 0.2)),

@@ -16,7 +16,7 @@ from apiary_df.errors import ApiaryError, InternalError, QueryTimeout
 from apiary_df.footers import FooterCache
 from apiary_df.host import Host
 from apiary_df.protocol import keys
-from apiary_df.protocol.seal import DAMAGED, REPLAYED, UNSEALED
+from apiary_df.protocol.seal import DAMAGED, REPLAYED, UNSEALED, sealed_bytes
 from apiary_df.report import AttemptReport
 from apiary_df.view import SwarmView
 from apiary_df.worker import node as node_module
@@ -437,9 +437,12 @@ class _Play:
                 self.world.at(self.world.now_s + event.for_s, lambda: None if self._healed else self._start_node(seat))
 
 
-def _is_partial(key: str) -> bool:
+def _is_partial(key: str, data: bytes) -> bool:
+    """Whether an object holds a partial, its commit record before it or not."""
     parsed = keys.parse_query_key(key)
-    return parsed is not None and parsed.kind == "partial"
+    if parsed is None:
+        return False
+    return parsed.kind == "partial" or (parsed.kind == "commit" and sealed_bytes(data, len(data)) < len(data))
 
 
 def _may_damage(_key: str) -> bool:

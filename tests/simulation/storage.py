@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from apiary_df.connect import Site
 from apiary_df.errors import ApiaryError, ObjectExists, ObjectMissing, StorageTransient, StorageUnreachable
 from apiary_df.protocol import keys
+from apiary_df.protocol.seal import sealed_bytes
 from apiary_df.store import Store, StoreOptions
 from apiary_df.store_options import ObjectMeta
 
@@ -108,16 +109,16 @@ class Backend:
         self.objects: dict[str, Object] = {}
         self.failing_until_s = 0.0
         self.failing_chance = 0.0
-        self.bad_contents: set[bytes] = set()
+        self.bad_contents: dict[bytes, int] = {}
         self.bad_records_read = 0
         self.creations: dict[str, int] = {}
         self._may_damage = may_damage
         self._versions = 0
         self._past: deque[tuple[float, str, Object | None]] = deque()
 
-    def lose(self, is_meant: Callable[[str], bool]) -> str | None:
+    def lose(self, is_meant: Callable[[str, bytes], bool]) -> str | None:
         """Lose an object of a kind, as no store should; returns its key, or None if there is none."""
-        found = sorted(key for key in self.objects if is_meant(key))
+        found = sorted(key for key, there in self.objects.items() if is_meant(key, there.data))
         if not found:
             return None
         key = self.random.choice(found)
@@ -191,10 +192,10 @@ class Backend:
             return data
         place = self.random.randrange(len(data))
         if self.random.random() < 0.4:
-            bad = data[:place]
+            bad, place = data[:place], 0
         else:
             bad = data[:place] + bytes([data[place] ^ (1 << self.random.randrange(8))]) + data[place + 1 :]
-        self.bad_contents.add(bad)
+        self.bad_contents[bad] = place
         return bad
 
     def _set(self, key: str, data: bytes) -> None:
@@ -246,7 +247,8 @@ class SimStore(Store):
         data = self._request("get", key, lambda: self._objects.read(self._path(key)))
         decides = keys.node_of_mail(key) is not None or "/commit_" in key
         if decides and not self._being_created[key] and data in self._objects.bad_contents:
-            self._objects.bad_records_read += 1
+            # What follows a record is for its readers to look at; what was cut short shows at once.
+            self._objects.bad_records_read += self._objects.bad_contents[data] < sealed_bytes(data, len(data))
         return data
 
     def get_start(self, key: str, length: int) -> tuple[bytes, int] | None:

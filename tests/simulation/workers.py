@@ -135,8 +135,10 @@ class SimExecutor:
                 if own:
                     writer.write(partition, batch_of(own, job.schema))
             finished = writer.finish()
-            self._store.put(job.partial_key, finished.data)
-        return Work(partial=finished.ref(job.partial_key), spills=0, spilled_bytes=0)
+            attached = finished.attachable(job.task.attached_bytes)
+            if attached is None:
+                self._store.put(job.partial_key, finished.data)
+        return Work(partial=finished.ref(job.partial_key), spills=0, spilled_bytes=0, attached=attached)
 
 
 class SimRoot(Root):

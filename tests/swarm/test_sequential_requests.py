@@ -24,19 +24,24 @@ LATENCY_S = 0.03
 SMALL = 4
 """Mail and record, each written and read."""
 
-STORED = SMALL + 1
-"""A partial that does not fit into its record is written before it."""
+READ = 1
+"""Partials of an earlier stage that did not come by mail are read."""
 
-STORED_AND_READ = STORED + 1
-"""Partials of an earlier stage that did not fit into theirs are read."""
+STORED = 1
+"""A partial that lies neither in its record nor behind it is written before it."""
+
+MOST = 5
+"""Requests of a stage that a query waits for one after the other, unless partials are very large."""
 
 NODES = ("node-0", "node-1")
 SETTINGS = Settings(small_bytes=0, finish_here_bytes=0, min_task_bytes=0, speculate=False, heartbeat_s=0.5)
 
 
 class Swarm:
-    def __init__(self, inline_partial_bytes: int) -> None:
-        given = SETTINGS.with_overrides(inline_partial_bytes=inline_partial_bytes)
+    def __init__(self, *, inline_partial_bytes: int, attached_partial_bytes: int) -> None:
+        given = SETTINGS.with_overrides(
+            inline_partial_bytes=inline_partial_bytes, attached_partial_bytes=attached_partial_bytes
+        )
         self.noted: list[NotedRequest] = []
         self._root = open_store(f"memory://{uuid.uuid4().hex}", environ={})
         self.nodes = [
@@ -50,6 +55,7 @@ class Swarm:
         wait_until(lambda: sum(view.usable for view in self.view.refresh()) == len(NODES), "nodes are there", 60.0)
         self._settings = settings
         self.inlines = inline_partial_bytes > 0
+        self.attaches = attached_partial_bytes > 0
 
     def store_of(self, process: str) -> SlowStore:
         return SlowStore(self._root, LATENCY_S, self.noted, process)
@@ -67,9 +73,14 @@ class Swarm:
             thread.join(30.0)
 
 
-@pytest.fixture(scope="module", params=[SETTINGS.inline_partial_bytes, 0], ids=["small", "stored"])
+WAYS = {"small": (16 << 10, 8 << 20), "attached": (0, 8 << 20), "stored": (0, 0)}
+"""Where partials lie: in their records, behind them, in objects of their own."""
+
+
+@pytest.fixture(scope="module", params=[*WAYS.values()], ids=[*WAYS])
 def swarm(request: pytest.FixtureRequest) -> Iterator[Swarm]:
-    swarm = Swarm(request.param)
+    inline_bytes, attached_bytes = request.param
+    swarm = Swarm(inline_partial_bytes=inline_bytes, attached_partial_bytes=attached_bytes)
     yield swarm
     swarm.close()
 
@@ -82,11 +93,13 @@ def test_what_a_stage_waits_for_is_no_more_than_it_must(swarm: Swarm, shape: str
     assert stages, "no stage was seen"
     for stage, row in stages.items():
         verbs = [request.verb for request in row]
-        most = STORED_AND_READ if "ranges" in verbs else STORED if "put" in verbs else SMALL
+        reads, stores = "ranges" in verbs, "put" in verbs
         shown = [f"{request.process} {request.verb} {request.key}" for request in row]
-        assert len(row) == most, f"stage {stage}: {shown}"
-    if swarm.inlines:
-        assert all(len(row) == SMALL for row in stages.values())
+        assert len(row) == SMALL + reads * READ + stores * STORED, f"stage {stage}: {shown}"
+        assert stores != (swarm.inlines or swarm.attaches), f"stage {stage}: {shown}"
+        assert not (swarm.inlines and reads), f"stage {stage}: {shown}"
+        assert stores or len(row) <= MOST, f"stage {stage}: {shown}"
+    assert swarm.inlines or len(stages) == 1 or max(map(len, stages.values())) > SMALL
 
 
 def test_a_query_waits_for_little_before_its_first_stage_and_after_its_last(swarm: Swarm, tmp_path: Path) -> None:
