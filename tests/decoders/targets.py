@@ -45,8 +45,8 @@ from apiary_df.protocol.messages import (
 )
 from apiary_df.protocol.partial import checksum, read_partial
 from apiary_df.protocol.partial_writer import FinishedPartial, PartialWriter
-from apiary_df.protocol.seal import seal
-from apiary_df.protocol.storage import read_bytes, read_message, write_bytes
+from apiary_df.protocol.seal import open_sealed, seal, sealed_bytes
+from apiary_df.protocol.storage import read_bytes, read_message, with_partial, write_bytes
 from apiary_df.publish import for_attempt
 from apiary_df.roots import roots_of
 from apiary_df.store import Store, open_store
@@ -256,8 +256,30 @@ def forged(data: bytes, ref: PartialRef, random: Random) -> tuple[bytes, Partial
     )
 
 
+def attached(random: Random) -> None:
+    """A commit record with its partial behind it: damaged as a whole, or forged so that its checksums are right."""
+    key = keys.commit("q", 0, 0, 0)
+    data, done = random.choice(partials())
+    ref = done.ref(keys.partial("q", 0, 0, 0))
+    honest = next(message for _, message in messages() if isinstance(message, CommitRecord))
+    way = random.randrange(3)
+    if way == 2:
+        data, ref = forged(data, ref, random)
+    whole = with_partial(msgspec.structs.replace(honest, partial=ref), key, data, None)
+    if way == 0:
+        whole = mutated(whole, random)
+    elif way == 1:
+        content = open_sealed(whole[: sealed_bytes(whole, len(whole))], key, None)
+        whole = seal(mutated_json(content, random), key, None, followed=True) + data
+    store().put(key, whole)
+    record = read_message(store(), key, CommitRecord)
+    assert record is not None
+    for partition in {segment.partition for segment in record.partial.segments}:
+        read_partial(store(), record.partial, partition)
+
+
 TARGETS: dict[str, Target] = {
-    target.__name__: target for target in (message_in_storage, schema, fragment, native_plan, partial)
+    target.__name__: target for target in (message_in_storage, schema, fragment, native_plan, partial, attached)
 }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apiary_df.errors import ApiaryError, ConfigError, ObjectRefused
-from apiary_df.model import ExchangeInput, PartialRef, Segment, TaskSpec
+from apiary_df.model import ExchangeInput, PartialRef, Segment, TaskSpec, Within
 from apiary_df.protocol import keys, storage
 from apiary_df.protocol.inbox import REMEMBERED_NUMBERS, Inbox, send
 from apiary_df.protocol.messages import CommitRecord, ErrorReport, Lease, Mail, TaskMail, TaskMetrics
@@ -171,6 +171,19 @@ COMMIT = keys.commit("q", 1, 2, 0)
         (keys.inbox("n", 0), mail(partial(keys.partial("another", 0, 0, 0)))),
         (keys.inbox("n", 0), mail(partial(keys.manifest("q")))),
         (keys.inbox("n", 0), mail(partial(keys.partial("q", 0, 0, 0), length=1))),
+        *(
+            (keys.inbox("n", 0), mail(partial(keys.partial("q", 0, 0, 0), within=Within(key=key, offset=offset))))
+            for key, offset in (
+                (keys.commit("another", 0, 0, 0), 640),
+                (keys.commit("q", 0, 1, 0), 640),
+                (keys.commit("q", 1, 0, 0), 640),
+                (keys.partial("q", 0, 0, 0), 640),
+                (keys.manifest("q"), 640),
+                ("../../etc/passwd", 640),
+                (keys.commit("q", 0, 0, 0), -1),
+                (keys.commit("q", 0, 0, 0), 2**63),
+            )
+        ),
         (keys.inbox("n", 0).replace(".json", ".txt"), mail(partial(keys.partial("q", 0, 0, 0)))),
     ],
 )
@@ -185,7 +198,12 @@ def test_a_message_that_names_what_is_not_its_own_is_refused_though_signed(key: 
 
 def test_honest_messages_are_taken() -> None:
     store = store_with(KEY)
-    for key, message in ((COMMIT, commit()), (keys.inbox("n", 0), mail(partial(keys.partial("q", 0, 0, 0))))):
+    within = Within(key=keys.commit("q", 0, 0, 4), offset=640)
+    for key, message in (
+        (COMMIT, commit()),
+        (keys.inbox("n", 0), mail(partial(keys.partial("q", 0, 0, 0)))),
+        (keys.inbox("n", 0), mail(partial(keys.partial("q", 0, 0, 0), within=within))),
+    ):
         write_message(store, key, message)
         assert read_message(store, key, type(message)) == message
 

@@ -83,6 +83,19 @@ def test_ranges_are_exact_and_in_the_order_asked_for(store: Store) -> None:
     assert store.get_ranges("k", [7, 0, 4], [3, 2, 0]) == [b"789", b"01", b""]
 
 
+@pytest.mark.parametrize(("size", "read"), [(0, 0), (3, 3), (7, 7), (8, 7), (3_000_000, 7)])
+def test_the_start_of_an_object_comes_with_its_size(store: Store, size: int, read: int) -> None:
+    data = bytes(range(1, 8)) * (size // 7 + 1)
+    store.put("k", data[:size])
+    assert store.get_start("k", 7) == (data[:read], size)
+
+
+def test_an_absent_object_has_no_start(store: Store) -> None:
+    before = store.counts.snapshot().get("get", 0)
+    assert store.get_start("no/such", 7) is None
+    assert store.counts.snapshot()["get"] == before + 1
+
+
 def test_far_ranges_are_exact_too(store: Store) -> None:
     data = bytes(3_000_000)
     store.put("k", data + b"end")
