@@ -65,7 +65,7 @@ def run(lab: Lab, planned: Planned, cell: Cell) -> Seen:
         return lab.try_query(planned, in_task=in_task(lab, cell.kind), timeout_s=timeout_s, collected=collected)
     faults = lay(lab, place, cell.kind)
     assert faults, f"there is no such fault: {cell}"
-    seen = lab.try_query(planned, faults, timeout_s=timeout_s, collected=collected)
+    seen = lab.try_query(planned, faults, timeout_s=timeout_s, collected=collected, attached=place.attached)
     struck = [made for made in lab.faults.made if made.is_struck_at(place.request, place.key)]
     seen.struck = tuple(next(key for key in made.keys if fnmatchcase(key, place.key)) for made in struck)
     return seen

@@ -60,6 +60,9 @@ DEAF_AFTER = 3
 SHORT_S = 0.5
 """Deadline of queries that are to miss it: too short for a node to look silent."""
 
+ATTACHED_BYTES = 8 << 20
+"""Up to which size partials lie behind their commit records, where they are to."""
+
 SESSION = "session"
 BEE_BYTES = 64 << 20
 
@@ -394,6 +397,7 @@ class Lab:
         in_task: Callable[[str], None] | None = None,
         timeout_s: float = 3600.0,
         collected: bool = False,
+        attached: bool = False,
     ) -> Seen:
         """Run a query among faults, and see what comes of it.
 
@@ -403,6 +407,7 @@ class Lab:
             in_task: What is done in the first task that runs.
             timeout_s: Its deadline.
             collected: Whether nodes may have to collect what it leaves.
+            attached: Whether partials lie behind their commit records.
         """
         self.ensure_nodes()
         self.faults.forget()
@@ -411,7 +416,10 @@ class Lab:
         session = self.session = f"{SESSION}-{next(self._numbers)}"
         # Where tasks read partials, it is a race whether rows of a sibling went out before a loss is seen.
         chosen = SESSION_SETTINGS.with_overrides(
-            scratch_dir=str(self._scratch), timeout_s=timeout_s, stream_result=planned.shape == "scan"
+            scratch_dir=str(self._scratch),
+            timeout_s=timeout_s,
+            stream_result=planned.shape == "scan",
+            attached_partial_bytes=ATTACHED_BYTES if attached else 0,
         )
         settings = chosen.for_store("memory")
         store = LabStore(self._store, self.faults, session, self._beat)

@@ -35,6 +35,8 @@ class Place:
         key: Pattern of its key.
         shapes: Shapes of query that come there.
         lying: Makes of a fault what lies in wait, if something has to go before for the request to be made.
+        attached: Whether partials lie behind their commit records there.
+        at: Where bytes are cut or flipped; see :class:`~apiary_df.testing.faults.Fault`.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Place:
     key: str
     shapes: tuple[str, ...] = tuple(SHAPES)
     lying: Before | None = None
+    attached: bool = False
+    at: float = 0.5
 
     @property
     def is_read(self) -> bool:
@@ -51,7 +55,13 @@ class Place:
 
     def fault(self, what: str, **more: object) -> Fault:
         """Return a fault that strikes here."""
-        fields = {"request": self.request, "key": self.key, "process": f"{self.who}-*", "found": self.request == "get"}
+        fields = {
+            "request": self.request,
+            "key": self.key,
+            "process": f"{self.who}-*",
+            "found": self.request == "get",
+            "at": self.at,
+        }
         return Fault(what=what, **{**fields, **more})  # type: ignore[arg-type]
 
 
@@ -78,6 +88,9 @@ def _after_the_commit(lab: Lab, fault: Fault) -> list[Fault]:
 
 _WRITES = ("write",)
 _SHUFFLES = ("aggregate", "join")
+
+IN_RECORD, IN_PARTIAL = 0.1, 0.82
+"""Where a bit is flipped, of an object with a commit record and a partial, to strike the one or the other's rows."""
 
 PLACES: Mapping[str, Place] = {
     place.name: place
@@ -115,6 +128,53 @@ PLACES: Mapping[str, Place] = {
             request="ranges",
             key="*/partial_0_1_*",
             shapes=("scan",),
+        ),
+        Place(
+            name="record created with its partial behind it",
+            who="node",
+            request="create",
+            key="*/commit_0_*",
+            attached=True,
+            at=IN_RECORD,
+        ),
+        Place(
+            name="partial behind its record stored",
+            who="node",
+            request="create",
+            key="*/commit_0_0_*",
+            attached=True,
+            at=IN_PARTIAL,
+        ),
+        Place(
+            name="record read that has its partial behind it",
+            who="session",
+            request="get",
+            key="*/commit_0_*",
+            attached=True,
+            at=IN_RECORD,
+        ),
+        Place(
+            name="partial behind its record read by a task",
+            who="node",
+            request="ranges",
+            key="*/commit_*",
+            shapes=_SHUFFLES,
+            attached=True,
+        ),
+        Place(
+            name="partial behind its record read by the root",
+            who="session",
+            request="ranges",
+            key="*/commit_*",
+            attached=True,
+        ),
+        Place(
+            name="partial behind its record read by the root once it has handed rows on",
+            who="session",
+            request="ranges",
+            key="*/commit_0_1_*",
+            shapes=("scan",),
+            attached=True,
         ),
         Place(name="file published", who="session", request="move", key="*", shapes=_WRITES),
         Place(name="verdict created", who="session", request="create", key="_apiary_*/verdict", shapes=_WRITES),
@@ -441,6 +501,56 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         "not there": rows(1),
     },
     "partial read by the root once it has handed rows on": {
+        "cut short": rows(),
+        "bit flipped": rows(),
+        "not there": rows(1),
+    },
+    "record created with its partial behind it": {
+        "session killed": leaving(rows()),
+        **_STOPPED,
+        **_DEATH,
+        "node killed after": rows(0, aggregate=1, join=1),
+        "once": rows(),
+        "for good": failed("storage_transient", MAX_ATTEMPTS),
+        "on one node": rows(1),
+        "lost reply": rows(),
+        "disk full": rows(),
+        "cut short": rows(1),
+        "bit flipped": rows(1),
+        "not there": rows(1),
+    },
+    "partial behind its record stored": {
+        "cut short": rows(1),
+        "bit flipped": rows(1, aggregate=3, join=3),
+    },
+    "record read that has its partial behind it": {
+        **_STOPPED,
+        "once": rows(),
+        "for good": error("storage_transient", names_key=True),
+        "cut short": rows(),
+        "bit flipped": rows(),
+        "not there": rows(),
+    },
+    "partial behind its record read by a task": {
+        **_STOPPED,
+        **{kind: rows(1) for kind in _DEATH},
+        "once": rows(1),
+        "for good": failed("storage_transient", MAX_ATTEMPTS),
+        "on one node": rows(1),
+        "cut short": rows(),
+        "bit flipped": rows(),
+        "not there": rows(3),
+    },
+    "partial behind its record read by the root": {
+        "session killed": leaving(rows()),
+        **_STOPPED,
+        "once": error("storage_transient", names_key=True),
+        "for good": error("storage_transient", names_key=True),
+        "cut short": rows(),
+        "bit flipped": rows(),
+        "not there": rows(1),
+    },
+    "partial behind its record read by the root once it has handed rows on": {
         "cut short": rows(),
         "bit flipped": rows(),
         "not there": rows(1),
