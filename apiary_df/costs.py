@@ -3,7 +3,8 @@
 What belongs here: arithmetic on counts of requests and bytes. What does not: counting them (``store``), and acting upon
 the outcome.
 
-The model of a shuffle of M producers into N consumers. Each producer writes one object and a commit record. *Direct*:
+The model of a shuffle of M producers into N consumers. Each producer writes one object and a commit record, or both as
+one object, if that is not too large. *Direct*:
 every consumer reads one range of every producer's object, M x N requests. *Combined*: between them stand tasks that
 put together what A groups of producers have for B groups of partitions; each writes one object again. Each producer's
 object is then read once for each group of partitions, and each consumer reads one object for each group of
@@ -20,7 +21,7 @@ from apiary_df.config import Settings
 from apiary_df.units import MIB
 
 PUTS_A_TASK = 2
-"""Objects that a task of a shuffle writes: its partial, and the record that commits it."""
+"""Objects that a task of a shuffle writes, at most: its partial, and the record that commits it."""
 
 STAGE_REQUESTS = 5
 """Requests that follow each other from the end of a stage's inputs to its own end, at most."""
@@ -119,7 +120,9 @@ def in_all(requests: Mapping[str, int]) -> int:
     return sum(count for kind, count in requests.items() if kind not in NO_REQUESTS)
 
 
-def direct(producers: int, consumers: int, size_bytes: int, prices: Prices, latencies: Latencies) -> ShuffleCost:
+def direct(
+    producers: int, consumers: int, size_bytes: int, prices: Prices, latencies: Latencies, *, attached_bytes: int = 0
+) -> ShuffleCost:
     """Return what a shuffle costs whose consumers read the producers' own objects.
 
     Args:
@@ -128,8 +131,9 @@ def direct(producers: int, consumers: int, size_bytes: int, prices: Prices, late
         size_bytes: Bytes that change hands in all.
         prices: Prices.
         latencies: Latencies.
+        attached_bytes: Size up to which what a task writes is one object with its commit record.
     """
-    puts, gets = PUTS_A_TASK * producers, producers * consumers
+    puts, gets = _puts(producers, size_bytes, attached_bytes), producers * consumers
     return ShuffleCost(
         puts=puts,
         gets=gets,
@@ -139,7 +143,14 @@ def direct(producers: int, consumers: int, size_bytes: int, prices: Prices, late
 
 
 def combined(
-    producers: int, consumers: int, size_bytes: int, prices: Prices, latencies: Latencies, *, least_combiners: int = 1
+    producers: int,
+    consumers: int,
+    size_bytes: int,
+    prices: Prices,
+    latencies: Latencies,
+    *,
+    least_combiners: int = 1,
+    attached_bytes: int = 0,
 ) -> ShuffleCost:
     """Return what the shuffle costs with a combining stage whose groups are as cheap as any.
 
@@ -151,11 +162,13 @@ def combined(
         latencies: Latencies.
         least_combiners: Tasks that the combining stage must have, as far as there are producers and consumers for so
             many: with fewer than there are bees, some would have nothing to do.
+        attached_bytes: As in :func:`direct`.
     """
 
     def shaped(groups: int, parts: int) -> ShuffleCost:
         combiners = groups * parts
-        requests = {"put": PUTS_A_TASK * (producers + combiners), "get": parts * producers + groups * consumers}
+        puts = _puts(producers, size_bytes, attached_bytes) + _puts(combiners, size_bytes, attached_bytes)
+        requests = {"put": puts, "get": parts * producers + groups * consumers}
         share_bytes = size_bytes / combiners
         seconds = _reading_s(math.ceil(producers / groups), share_bytes, latencies)
         seconds += STAGE_REQUESTS * latencies.first_byte_s + latencies.mib_s * share_bytes / MIB
@@ -187,6 +200,7 @@ class ShufflePlanning:
         task_bytes: Bytes below which a task is not worth its start: neighbouring partitions are read by one task.
         prices: Prices.
         latencies: Latencies.
+        attached_bytes: Size up to which what a task writes is one object with its commit record.
     """
 
     from_dollars: float = 0.05
@@ -194,6 +208,7 @@ class ShufflePlanning:
     task_bytes: int = 0
     prices: Prices = Prices()
     latencies: Latencies = Latencies()
+    attached_bytes: int = 0
 
     @classmethod
     def of(cls, settings: Settings, bees: int = 1) -> ShufflePlanning:
@@ -204,6 +219,7 @@ class ShufflePlanning:
             task_bytes=settings.min_task_bytes,
             prices=Prices.of(settings),
             latencies=Latencies.of(settings),
+            attached_bytes=settings.attached_partial_bytes or 0,
         )
 
     def combines(self, producers: int, partitions: int, size_bytes: int) -> bool:
@@ -216,14 +232,28 @@ class ShufflePlanning:
         """
         most = max(1, size_bytes // self.task_bytes) if self.task_bytes else max(producers, partitions)
         producing, consuming = min(producers, most), min(partitions, most)
-        plain = direct(producing, consuming, size_bytes, self.prices, self.latencies)
+        given = self.prices, self.latencies
+        plain = direct(producing, consuming, size_bytes, *given, attached_bytes=self.attached_bytes)
         if plain.dollars < self.from_dollars:
             return False
         return plain.dollars - self.shape(producing, consuming, size_bytes).dollars >= self.from_dollars
 
     def shape(self, producers: int, consumers: int, size_bytes: int) -> ShuffleCost:
         """Return the cheapest combining stage that has work for all bees."""
-        return combined(producers, consumers, size_bytes, self.prices, self.latencies, least_combiners=self.bees)
+        return combined(
+            producers,
+            consumers,
+            size_bytes,
+            self.prices,
+            self.latencies,
+            least_combiners=self.bees,
+            attached_bytes=self.attached_bytes,
+        )
+
+
+def _puts(tasks: int, size_bytes: int, attached_bytes: int) -> int:
+    """Return how many objects tasks write that share so many bytes evenly."""
+    return tasks * (PUTS_A_TASK if size_bytes > tasks * attached_bytes else 1)
 
 
 def _reading_s(objects: int, size_bytes: float, latencies: Latencies) -> float:

@@ -36,7 +36,14 @@ from apiary_df.protocol.messages import (
     StoppedTask,
     TaskMail,
 )
-from apiary_df.protocol.storage import at_once, read_message, write_bytes, write_message
+from apiary_df.protocol.storage import (
+    FIRST_BYTES,
+    at_once,
+    read_message,
+    record_bytes,
+    write_bytes,
+    write_message,
+)
 from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.publish import Write
 from apiary_df.schedule import Dispatch, OpenTask, RecordDamaged, TaskCommitted, TaskErred
@@ -103,6 +110,7 @@ class QueryObjects:
         self.commits: dict[TaskKey, CommitRecord] = {}
         self._mail: dict[str, Mail] = {}
         self._asked_in: dict[tuple[int, int, int], str] = {}
+        self._record_bytes: dict[int, int] = {}
         self._seen_errors: set[str] = set()
 
     def take_lease(self) -> None:
@@ -254,6 +262,9 @@ class QueryObjects:
         key = keys.inbox(node_id, number)
         self._mail[key] = mail
         self._sent += len(mail.tasks)
+        for task in tasks:
+            wanted = record_bytes(task.spec.output_partitions, task.spec.inline_bytes)
+            self._record_bytes[task.spec.stage] = max(wanted, self._record_bytes.get(task.spec.stage, 0))
         self._asked_in.update(((task.spec.stage, task.spec.task, task.attempt), key) for task in mail.tasks)
         return number
 
@@ -317,11 +328,12 @@ class QueryObjects:
         if listed is not None and key not in listed:
             return None
         try:
+            first_bytes = self._record_bytes.get(task.stage, FIRST_BYTES)
             try:
-                commit = read_message(self._store, key, CommitRecord)
+                commit = read_message(self._store, key, CommitRecord, first_bytes=first_bytes)
             except ObjectRefused:
                 # What was damaged on the way is whole the second time.
-                commit = read_message(self._store, key, CommitRecord)
+                commit = read_message(self._store, key, CommitRecord, first_bytes=first_bytes)
             if commit is None:
                 return None
             if commit.attempt >= task.attempts:

@@ -42,6 +42,9 @@ ROWS_A_SEGMENT = 4
 AT_A_TIME = 4
 """Bees at work at a time."""
 
+ATTACHED_BYTES = 8 << 20
+"""As on a bucket, whatever the store is."""
+
 MOST_DOLLARS = 0.06
 """What a shuffle of 256 by 256 may cost."""
 
@@ -72,13 +75,13 @@ class Counts:
 
     @property
     def puts(self) -> int:
-        """Objects that producers and combiners wrote: partials and records."""
+        """Objects that producers and combiners wrote: partials and records, or both as one."""
         return sum(self.made["put", f"partial_{s}"] + self.made["create", f"commit_{s}"] for s in self._writing)
 
     @property
     def gets(self) -> int:
         """Ranges of those partials that were read."""
-        return sum(self.made["ranges", f"partial_{s}"] for s in self._writing)
+        return sum(self.made["ranges", f"{what}_{s}"] for s in self._writing for what in ("partial", "commit"))
 
     @property
     def _writing(self) -> range:
@@ -104,6 +107,7 @@ def count_shuffle(
     *,
     rows_a_segment: int = ROWS_A_SEGMENT,
     inline_bytes: int = 0,
+    attached_bytes: int = ATTACHED_BYTES,
     combine: bool = False,
 ) -> Counts:
     """Run a shuffle, and count.
@@ -115,6 +119,7 @@ def count_shuffle(
         root: URL of the swarm's root.
         rows_a_segment: Rows that each consumer gets of each producer, about.
         inline_bytes: Up to which size partials lie in their records.
+        attached_bytes: Up to which size they lie behind them.
         combine: Put the pieces together on their way, as if to write cost nothing: so it pays at any size.
     """
     rows = consumers * rows_a_segment
@@ -129,6 +134,7 @@ def count_shuffle(
         min_cell_bytes=1,
         speculate=False,
         inline_partial_bytes=inline_bytes,
+        attached_partial_bytes=attached_bytes,
         combine_from_dollars=0 if combine else 1000,
         dollars_per_1000_puts=0 if combine else 0.005,
         suspect_after_s=300.0,
@@ -203,6 +209,7 @@ def main(
     producers: Annotated[int, typer.Option(min=1, help="Tasks that write.")] = 256,
     consumers: Annotated[int, typer.Option(min=1, help="Partitions, each a task that reads.")] = 256,
     combine: Annotated[bool, typer.Option(help="Put the pieces together on their way.")] = False,
+    attach: Annotated[bool, typer.Option(help="Have partials lie behind their commit records.")] = True,
     storage: Annotated[str, typer.Option(help="memory, folder, or s3: a service on this machine.")] = "memory",
 ) -> None:
     """Count the requests of a shuffle."""
@@ -212,7 +219,10 @@ def main(
             stack.enter_context(s3_server())
         roots = {"memory": f"memory://{uuid.uuid4().hex}", "folder": str(folder / "root"), "s3": SWARM_URL}
         (folder / "t").mkdir()
-        counts = count_shuffle(folder / "t", producers, consumers, roots[storage], combine=combine)
+        attached_bytes = ATTACHED_BYTES if attach else 0
+        counts = count_shuffle(
+            folder / "t", producers, consumers, roots[storage], combine=combine, attached_bytes=attached_bytes
+        )
     report = counts.report
     by_way = f" by way of {counts.combiners}" if counts.combiners else ""
     table = Table(title=f"A shuffle of {counts.producers}{by_way} into {counts.consumers}, {storage}")
@@ -228,8 +238,8 @@ def main(
     console.print(f"the query in all: {kinds}; {report.elapsed_s:.1f} s; rows equal: {counts.equal}")
     shuffle = producers, consumers, report.bytes_through_storage, Prices(), Latencies()
     for name, cost in (
-        ("directly", direct(*shuffle)),
-        ("with a combining stage", combined(*shuffle, least_combiners=producers)),
+        ("directly", direct(*shuffle, attached_bytes=attached_bytes)),
+        ("with a combining stage", combined(*shuffle, least_combiners=producers, attached_bytes=attached_bytes)),
     ):
         shape = f" by {cost.combiners}" if cost.combiners else ""
         requests = f"{cost.puts} PUTs, {cost.gets} GETs"

@@ -32,9 +32,13 @@ MAX_SIGN_BYTES = 4 << 20
 MAX_FRAGMENT_BYTES = 256 << 20
 """Largest fragment: small in-memory tables travel within."""
 
-START_BYTES = 64 << 10
-"""First bytes of a commit record's object that are read: what a bucket gives in a millisecond. More are asked for if
-the record is longer, which one of some hundred segments is."""
+FIRST_BYTES = 64 << 10
+"""First bytes of a commit record's object that are read by who does not know how long the record may be."""
+
+RECORD_BYTES = 2 << 10
+SEGMENT_BYTES = 160
+"""What a commit record takes at most, as a rule, without segments, and for each: with checksums that cannot be forged.
+More is asked for if it is longer, by a second request."""
 
 ALIGNMENT_BYTES = 64
 """A partial behind its commit record begins at a multiple of so many bytes."""
@@ -122,15 +126,33 @@ def with_partial(record: CommitRecord, key: str, attached: bytes, swarm_key: str
     return b"".join((seal(content, key, swarm_key, followed=True), attached))
 
 
-def read_message(store: Store, key: str, type_: type[_Message]) -> _Message | None:
-    """Return the message at a key; None if nothing lies there. Of a partial behind a commit record nothing is read.
+def record_bytes(partitions: int, inline_bytes: int) -> int:
+    """Return how many bytes a commit record takes, about, and rarely more.
+
+    Args:
+        partitions: Output partitions of its task.
+        inline_bytes: Size up to which a partial lies in it.
+    """
+    return RECORD_BYTES + SEGMENT_BYTES * partitions + 4 * inline_bytes // 3
+
+
+def read_message(store: Store, key: str, type_: type[_Message], *, first_bytes: int = FIRST_BYTES) -> _Message | None:
+    """Return the message at a key; None if nothing lies there.
+
+    Args:
+        store: The store.
+        key: Where.
+        type_: What it must be.
+        first_bytes: So many bytes of a commit record's object are read by the first request, since there may be a
+            partial behind it.
 
     Raises:
         ObjectRefused: If what lies there is not to be taken: not sealed, not signed, of another place, too large, or no
             such message.
         StorageError: If the store refused or failed.
     """
-    found = _get_record(store, key) if issubclass(type_, CommitRecord) else _get_sized(store, key, limit_of(type_))
+    has_more = issubclass(type_, CommitRecord)
+    found = _get_record(store, key, first_bytes) if has_more else _get_sized(store, key, limit_of(type_))
     if found is None:
         return None
     data, size_bytes = found
@@ -171,9 +193,9 @@ def read_bytes(store: Store, key: str) -> bytes:
         raise
 
 
-def _get_record(store: Store, key: str) -> tuple[bytes, int] | None:
+def _get_record(store: Store, key: str, first_bytes: int) -> tuple[bytes, int] | None:
     """Return a commit record, sealed, and the size of its object; None if there is none."""
-    found = store.get_start(key, START_BYTES)
+    found = store.get_start(key, max(first_bytes, MAX_HEADER_BYTES))
     if found is None:
         return None
     start, size_bytes = found

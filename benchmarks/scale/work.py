@@ -85,7 +85,11 @@ class Work:
         compute_s = stage.byte_s * spec.input_bytes * slowness
         partial = self._partial(dispatch)
         parts = max(1, -(-partial.length // given.storage.part_bytes))
-        if partial.length <= spec.inline_bytes:
+        is_attached = spec.inline_bytes < partial.length <= spec.attached_bytes
+        if is_attached:
+            # It is one object with the commit record.
+            parts = 1
+        elif partial.length <= spec.inline_bytes:
             # It lies in the commit record.
             parts = 0
             self.inlined.add(partial.key)
@@ -94,7 +98,8 @@ class Work:
             now_s, "put", QUERY_PREFIX, parts, partial.length, in_flight=UPLOAD_CONCURRENCY, bytes_s=network_s
         )
         took.append(upload)
-        latency_s = store.one("put") + sum(t.latency_s for t in took)
+        record_s = 0.0 if is_attached else store.one("put")
+        latency_s = record_s + sum(t.latency_s for t in took)
         bytes_s, limit_s = sum(t.bytes_s for t in took), sum(t.limit_s for t in took)
         committed_s = own_s + compute_s + latency_s + bytes_s + limit_s
         # Once it is committed the bee looks whether the query is still wanted, for which nobody else waits.

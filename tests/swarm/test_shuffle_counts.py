@@ -17,17 +17,21 @@ def root() -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
-def test_a_shuffle_writes_two_objects_a_task_and_reads_one_range_of_each(root: str, tmp_path: Path) -> None:
-    counts = count_shuffle(tmp_path, SIDE, SIDE, root)
+@pytest.mark.parametrize("attached_bytes", [8 << 20, 0])
+def test_a_shuffle_writes_an_object_or_two_a_task_and_reads_one_range_of_each(
+    root: str, tmp_path: Path, attached_bytes: int
+) -> None:
+    counts = count_shuffle(tmp_path, SIDE, SIDE, root, attached_bytes=attached_bytes)
+    writes = SIDE if attached_bytes else 2 * SIDE
     assert counts.equal
     assert (counts.producers, counts.consumers) == (SIDE, SIDE)
-    assert counts.puts == 2 * SIDE
+    assert counts.puts == writes
     assert counts.gets == SIDE * SIDE
     assert counts.lists == 0
     # What each attempt says of itself adds up to what the store saw of all: record and lease, partials or inputs.
     told = [attempt.requests for attempt in counts.report.task_reports if attempt.stage == 1]
     looks = counts.made["get", "lease.json"] + counts.made["get", "manifest.json"]
-    assert sum(requests["put"] for requests in told) == 2 * SIDE
+    assert sum(requests["put"] for requests in told) == writes
     assert SIDE * SIDE + SIDE <= sum(requests["get"] for requests in told) <= SIDE * SIDE + looks + SIDE
 
 
@@ -35,7 +39,7 @@ def test_pieces_that_are_put_together_on_their_way_are_read_by_groups(root: str,
     counts = count_shuffle(tmp_path, SIDE, SIDE, root, combine=True)
     assert counts.equal
     assert (counts.producers, counts.combiners, counts.consumers) == (SIDE, SIDE, SIDE)
-    assert counts.puts == 2 * SIDE + 2 * SIDE
+    assert counts.puts == SIDE + SIDE
     # Four groups of producers by four of partitions: each side is read four times.
     assert counts.gets == 4 * SIDE + 4 * SIDE
     assert counts.lists == 0

@@ -24,7 +24,7 @@ from apiary_df.protocol.partial_writer import FinishedPartial, PartialWriter
 from apiary_df.protocol.seal import sealed_bytes
 from apiary_df.protocol.storage import (
     ALIGNMENT_BYTES,
-    START_BYTES,
+    FIRST_BYTES,
     create_message,
     create_record,
     read_message,
@@ -128,7 +128,7 @@ def test_a_record_longer_than_the_first_range_takes_a_second_one(store: Store, f
     segments = tuple(replace(segment, partition=number) for number in range(1000))
     partial = replace(WHOLE.ref(NAME), segments=segments, head_length=360)
     record = record_of(partial)
-    assert len(encode(record)) > START_BYTES
+    assert len(encode(record)) > FIRST_BYTES
     if followed:
         assert create_record(store, record, attached(WHOLE))
     else:
@@ -142,11 +142,11 @@ def test_a_record_longer_than_the_first_range_takes_a_second_one(store: Store, f
 
 
 def test_of_the_partial_no_more_is_read_than_the_first_range_has(store: Store) -> None:
-    data = attached(WHOLE) + bytes(10 * START_BYTES)
+    data = attached(WHOLE) + bytes(10 * FIRST_BYTES)
     record = record_of(replace(WHOLE.ref(NAME), length=len(data), footer_offset=len(data)))
     assert create_record(store, record, data)
     assert read_message(store, KEY, CommitRecord) is not None
-    assert store.counts.snapshot()["bytes_in"] == START_BYTES
+    assert store.counts.snapshot()["bytes_in"] == FIRST_BYTES
 
 
 def test_the_second_to_create_it_loses_and_leaves_nothing(store: Store) -> None:
@@ -163,11 +163,11 @@ def test_a_create_whose_reply_is_lost_is_found_to_be_ones_own_by_its_start() -> 
     real = memory()
     faults = Faults([Fault(what="lost_reply", request="create", key=KEY)])
     faulty = FaultyStore(real, faults, "node")
-    data = bytes(20 * START_BYTES)
+    data = bytes(20 * FIRST_BYTES)
     record = record_of(replace(WHOLE.ref(NAME), length=len(data), footer_offset=len(data)))
     assert create_record(faulty, record, data)
     assert [made.request for made in faults.made] == ["create", "get"]
-    assert faulty.counts.snapshot()["bytes_in"] <= START_BYTES
+    assert faulty.counts.snapshot()["bytes_in"] <= FIRST_BYTES
 
 
 def test_a_token_that_is_not_among_the_first_bytes_is_refused(store: Store) -> None:
