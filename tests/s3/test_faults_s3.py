@@ -117,15 +117,29 @@ TROUBLES = (
     Trouble(what="500", method="GET", path="list-type"),
     Trouble(what="lost reply", method="POST", path="delete"),
 )
-"""What goes wrong while one query runs."""
+"""What goes wrong while one query runs whose partials are objects of their own."""
+
+TROUBLES_ATTACHED = (
+    *(trouble for trouble in TROUBLES if "partial_" not in trouble.path and trouble.what != "reset"),
+    Trouble(what="500", method="PUT", path="/commit_0_", nth=2),
+    Trouble(what="bit flipped", method="GET", path="/commit_0_", nth=2),
+    Trouble(what="cut short", method="GET", path="/commit_0_", nth=4),
+    Trouble(what="bit flipped", method="GET", path="/commit_1_"),
+    Trouble(what="reset", method="GET", path="/commit_1_", nth=2),
+)
+"""The same for one whose partials lie behind their commit records."""
 
 
-def test_a_query_among_all_of_it_gives_its_rows(s3_url: str, proxy: Proxy, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("attached", "troubles"), [(0, TROUBLES), (8 << 20, TROUBLES_ATTACHED)])
+def test_a_query_among_all_of_it_gives_its_rows(
+    s3_url: str, proxy: Proxy, tmp_path: Path, attached: int, troubles: tuple[Trouble, ...]
+) -> None:
     for number in range(2):
         keys = range(number * 500, number * 500 + 500)
         pq.write_table(pa.table({"g": [k % 11 for k in keys], "v": list(keys)}), tmp_path / f"{number}.parquet")
     lives = {"heartbeat_s": 0.5, "suspect_after_s": 10.0, "dead_after_s": 20.0, "poll_max_s": 0.05}
-    settings = Settings().with_overrides(**FORCED, **lives, inline_partial_bytes=0, allow_roots=str(tmp_path))
+    chosen = {"inline_partial_bytes": 0, "attached_partial_bytes": attached, "allow_roots": str(tmp_path)}
+    settings = Settings().with_overrides(**FORCED, **lives, **chosen)
     sql = "SELECT g, count(*) AS n, sum(v) AS total FROM t GROUP BY g"
     plain = datafusion.SessionContext()
     plain.register_parquet("t", str(tmp_path))
@@ -134,10 +148,10 @@ def test_a_query_among_all_of_it_gives_its_rows(s3_url: str, proxy: Proxy, tmp_p
         SessionContext(storage=s3_url, storage_options=proxy.options, settings=settings) as ctx,
     ):
         ctx.register_parquet("t", str(tmp_path))
-        proxy.troubles.extend(replace(trouble) for trouble in TROUBLES)
+        proxy.troubles.extend(replace(trouble) for trouble in troubles)
         assert_same(plain.sql(sql).to_arrow_table(), ctx.sql(sql).to_arrow_table())
         assert ctx.last_query is not None
         assert ctx.last_query.distributed, ctx.last_query.reason
         struck = [trouble.what for trouble in proxy.troubles if trouble.struck]
-        assert len(struck) >= len(TROUBLES) - 4, struck  # how many requests there are is for the swarm to say
+        assert len(struck) >= len(troubles) - 4, struck  # how many requests there are is for the swarm to say
         assert open_store(s3_url, proxy.options, environ={}).list("_queries") == []
