@@ -132,6 +132,23 @@ def attempts_of(ctx: SessionContext) -> list[AttemptReport]:
     return list(report.attempts)
 
 
+def test_partials_of_megabytes_come_out_of_bees_to_lie_behind_their_records(swarm: LocalSwarm, tmp_path: Path) -> None:
+    rows = 400_000
+    for number in range(2):
+        values = pa.array(range(number, 2 * rows, 2), pa.int64())
+        pq.write_table(pa.table({"x": values}), tmp_path / f"{number}.parquet")
+    placed: dict[str, Any] = {"inline_partial_bytes": 0, "attached_partial_bytes": 64 << 20, "stream_result": False}
+    with SessionContext(storage=swarm.storage, **FORCED, **placed) as ctx:
+        ctx.register_parquet("t", str(tmp_path))
+        found = ctx.sql("SELECT x, x * 3 AS y FROM t").to_arrow_table().sort_by("x")
+        made = [attempt for attempt in attempts_of(ctx) if not attempt.here]
+    assert found["x"].to_pylist() == list(range(2 * rows))
+    assert found["y"].to_pylist() == list(range(0, 6 * rows, 3))
+    # A record with what it commits is one request to write, and its bytes are counted.
+    assert {attempt.requests["put"] for attempt in made} == {1}
+    assert all(attempt.requests["bytes_out"] >= attempt.output_bytes > 4 << 20 for attempt in made)
+
+
 @pytest.mark.parametrize(
     ("strange", "expected"),
     [

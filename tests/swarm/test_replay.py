@@ -42,6 +42,9 @@ QUICK = {
 CALM: dict[str, Any] = {"heartbeat_s": 0.2, "suspect_after_s": 300.0, "dead_after_s": 600.0, "speculate": False}
 """One attempt a task, however busy the machine is."""
 
+ATTACHED = {"inline_partial_bytes": 0, "attached_partial_bytes": 8 << 20}
+"""Partials lie behind their commit records."""
+
 Start = Callable[..., tuple[LocalSwarm, SessionContext]]
 
 GROUPS = "SELECT l_returnflag, count(*) AS n FROM lineitem GROUP BY l_returnflag ORDER BY l_returnflag"
@@ -95,9 +98,11 @@ class TestOfAQueryThatSucceeded:
             assert 0 <= attempt.sent_s <= attempt.started_s <= attempt.ended_s <= (trace.found.seconds or 0)
         assert [attempt.stage for attempt in trace.attempts if attempt.here] == [trace.root]
 
-    @pytest.mark.parametrize("sql", [GROUPS, *CHANGED])
-    def test_every_task_gives_the_rows_again_that_were_committed(self, keeping: Open, sql: str) -> None:
-        ctx = keeping(keep=True)
+    @pytest.mark.parametrize(("sql", "placed"), [(GROUPS, {}), *((sql, {}) for sql in CHANGED), (CHANGED[0], ATTACHED)])
+    def test_every_task_gives_the_rows_again_that_were_committed(
+        self, keeping: Open, sql: str, placed: dict[str, int]
+    ) -> None:
+        ctx = keeping(keep=True, **placed)
         for known in ("threshold", "threshold_rows"):
             ctx.sql(f"SET datafusion.optimizer.hash_join_single_partition_{known} = 0").collect()
         ctx.sql(sql).collect()
@@ -107,6 +112,7 @@ class TestOfAQueryThatSucceeded:
         trace = read_trace(store, ctx.last_query.query_id)
         for attempt in trace.attempts:
             with prepared(store, Settings(), trace, attempt.stage, attempt.task) as ready:
+                assert ready.commit is None or (ready.commit.partial.within is not None) == bool(placed)
                 again = run(ready, 5)
             assert again.equal is (None if attempt.here else True)
             assert sum(again.rows) == attempt.rows
