@@ -130,7 +130,16 @@ def _below(cls: type[ApiaryError]) -> Iterator[type[ApiaryError]]:
 def profiles() -> str:
     kinds: tuple[StoreKind, ...] = ("folder", "memory", "bucket")
     found = [Settings().profile_for(kind) for kind in kinds]
-    names = ("heartbeat_s", "suspect_after_s", "dead_after_s", "gc_grace_s", "poll_max_s", "poll_idle_s", "compression")
+    names = (
+        "heartbeat_s",
+        "suspect_after_s",
+        "dead_after_s",
+        "gc_grace_s",
+        "poll_max_s",
+        "poll_idle_s",
+        "compression",
+        "attached_partial_bytes",
+    )
     return table(("setting", *kinds), *((f"`{n}`", *(str(getattr(p, n)) for p in found)) for n in names))
 
 

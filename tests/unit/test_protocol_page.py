@@ -36,6 +36,8 @@ from apiary_df.protocol.messages import (
 )
 from apiary_df.protocol.partial import read_partial
 from apiary_df.protocol.partial_writer import FinishedPartial, PartialWriter
+from apiary_df.protocol.seal import sealed_bytes
+from apiary_df.protocol.storage import with_partial
 from apiary_df.protocol.versions import PROTOCOL_VERSION
 from apiary_df.report import AttemptReport
 from apiary_df.writes import JOURNAL, VERDICT, staging_folder
@@ -240,10 +242,10 @@ def key_table() -> str:
         (keys.lease(QUERY), "lease", "the coordinator, all the time"),
         (keys.cancel(QUERY), "says that the query is over", "the coordinator, at the end"),
         (keys.plan(QUERY, 0), "fragment of stage 0", "the coordinator, once"),
-        (keys.partial(QUERY, 0, 1, 2), "partial of stage 0, task 1, attempt 2", "the attempt"),
+        (keys.partial(QUERY, 0, 1, 2), "partial of stage 0, task 1, attempt 2, if it is an object", "the attempt"),
         (
             keys.commit(QUERY, 0, 1, 0),
-            "commit record of stage 0, task 1, first epoch",
+            "commit record of stage 0, task 1, first epoch, with a partial behind it or none",
             "the first attempt that is done, once",
         ),
         (keys.error(QUERY, 0, 1, 2), "error report of an attempt", "the attempt"),
@@ -269,12 +271,30 @@ def partial_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def attached_table() -> str:
+    """Return what lies where in an object with a commit record and its partial."""
+    key, record = example_messages()["commit"]
+    done = example_partial()
+    data = done.attachable(1 << 20)
+    assert isinstance(record, CommitRecord)
+    assert data is not None
+    whole = with_partial(record, key, data, None)
+    first, offset = whole.index(b"\n") + 1, sealed_bytes(whole, len(whole))
+    spans = [
+        ("first line", 0, first, f"`{whole[: first - 1].decode()}`"),
+        ("record", first, offset - first, "the JSON, and spaces"),
+        ("partial", offset, len(whole) - offset, "the Arrow file"),
+    ]
+    lines = [f"`{key}`", "", "| span | offset | bytes | |", "| --- | --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {name} | {start} | {size} | {what} |" for name, start, size, what in spans)]) + "\n"
+
+
 def fenced(kind: str, text: str) -> str:
     return f"```{kind}\n{text}\n```\n"
 
 
 def examples() -> dict[str, str]:
-    made = {"keys": key_table(), "partial": partial_table()}
+    made = {"keys": key_table(), "partial": partial_table(), "attached": attached_table()}
     made["fragment"] = fenced("text", codec.encode(codec.build("placeholder_row", schema=b"")).hex(" "))
     for name, (key, message) in example_messages().items():
         made[name] = f"`{key}`\n\n" + fenced("json", msgspec.json.format(encode(message), indent=2).decode())
