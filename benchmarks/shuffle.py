@@ -135,6 +135,7 @@ def count_shuffle(
         speculate=False,
         inline_partial_bytes=inline_bytes,
         attached_partial_bytes=attached_bytes,
+        allow_roots=str(folder),
         combine_from_dollars=0 if combine else 1000,
         dollars_per_1000_puts=0 if combine else 0.005,
         suspect_after_s=300.0,
