@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from apiary_df.errors import ObjectDamaged, ObjectMissing, ObjectRefused, StorageError
 from apiary_df.fetching import Reading
 from apiary_df.model import PartialRef, Segment, Within
-from apiary_df.protocol import keys
+from apiary_df.protocol import keys, storage
 from apiary_df.protocol.messages import CommitRecord, TaskMetrics, encode
 from apiary_df.protocol.partial import materialize, read_partial
 from apiary_df.protocol.partial_writer import FinishedPartial, PartialWriter
-from apiary_df.protocol.seal import sealed_bytes
+from apiary_df.protocol.seal import TOO_LARGE, seal, sealed_bytes
 from apiary_df.protocol.storage import (
     ALIGNMENT_BYTES,
     FIRST_BYTES,
@@ -147,6 +147,19 @@ def test_of_the_partial_no_more_is_read_than_the_first_range_has(store: Store) -
     assert create_record(store, record, data)
     assert read_message(store, KEY, CommitRecord) is not None
     assert store.counts.snapshot()["bytes_in"] == FIRST_BYTES
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_of_a_record_that_is_too_large_no_more_is_read_than_its_start(
+    monkeypatch: pytest.MonkeyPatch, followed: bool
+) -> None:
+    there = memory()
+    monkeypatch.setattr(storage, "MAX_MESSAGE_BYTES", 100_000)
+    there.put(KEY, seal(b" " * 200_000, KEY, None, followed=followed) + bytes(50_000 * followed))
+    with pytest.raises(ObjectRefused, match="record of 200045 bytes" if followed else "record of 200036 bytes"):
+        read_message(there, KEY, CommitRecord, first_bytes=1_000)
+    assert there.counts.snapshot()["bytes_in"] == 1_000
+    assert there.refusals.snapshot() == {TOO_LARGE: 1}
 
 
 def test_the_second_to_create_it_loses_and_leaves_nothing(store: Store) -> None:
