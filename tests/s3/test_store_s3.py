@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import ClassVar
 
 import pytest
@@ -86,7 +88,12 @@ class _Recorder(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         body = self.stored.get(self.path)
-        self._reply(404 if body is None else 200, body or b"")
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
+        if body is None or asked is None:
+            self._reply(404 if body is None else 200, body or b"")
+            return
+        part = body[int(asked[1]) : int(asked[2]) + 1]
+        self._reply(206, part, {"content-range": f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(body)}"})
 
     def do_HEAD(self) -> None:
         self._reply(200 if self.path in self.stored else 404)
@@ -95,8 +102,10 @@ class _Recorder(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         self._reply(200, b"<DeleteResult><Deleted><Key>any</Key></Deleted></DeleteResult>")
 
-    def _reply(self, status: int, body: bytes = b"") -> None:
+    def _reply(self, status: int, body: bytes = b"", headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("etag", '"x"')
         self.send_header("last-modified", "Sun, 22 Nov 2026 23:24:12 GMT")
         self.send_header("content-length", str(len(body)))
