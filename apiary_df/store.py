@@ -41,6 +41,7 @@ from apiary_df.store_options import (
     RefusalCounts,
     RequestCounts,
     StoreOptions,
+    first_segments,
 )
 
 if TYPE_CHECKING:
@@ -168,17 +169,7 @@ class Store:
         return found
 
     def get_or_none(self, key: str, limit_bytes: int | None = None) -> bytes | None:
-        """Read a whole object, or return None if there is none.
-
-        Args:
-            key: Where.
-            limit_bytes: Nothing of a larger object is read; None: read it whatever its size.
-
-        Raises:
-            ObjectRefused: It is larger than the limit.
-            StorageTransient: The store failed, still after the retries.
-            StorageError: The store refused.
-        """
+        """Read a whole object, or return None if there is none. Takes and raises what :meth:`get` does otherwise."""
         file = self._file(key)
         if file is not None and not os.path.exists(file):  # noqa: PTH110
             # Most looks find nothing, and raising an error takes longer than asking.
@@ -208,20 +199,24 @@ class Store:
         if file is not None and not os.path.exists(file):  # noqa: PTH110  # as in get_or_none
             return None
         try:
-            with self._mapped("read", key):
-                if file is not None:
-                    found = folders.read_start(file, length)
-                else:
-                    got = obstore.get(self._reading(), self._path(key), options={"range": (0, length)})
-                    found = got.bytes().to_bytes(), got.meta["size"]
+            found = self._start(key, file, length)
         except ObjectMissing:
             return None
-        except StorageError:
-            if self.head(key).size_bytes:
-                raise
-            found = b"", 0  # no store gives a range of nothing
         self.counts.add(bytes_in=len(found[0]))
         return found
+
+    def _start(self, key: str, file: str | None, length: int) -> tuple[bytes, int]:
+        try:
+            with self._mapped("read", key):
+                if file is not None:
+                    return folders.read_start(file, length)
+                got = obstore.get(self._reading(), self._path(key), options={"range": (0, length)})
+                return got.bytes().to_bytes(), got.meta["size"]
+        except StorageTransient:
+            # No store gives a range of nothing; as in _fetch_spans, the size tells.
+            if self.head(key).size_bytes:
+                raise
+            return b"", 0
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Read ``length`` bytes from ``start``.
@@ -480,14 +475,8 @@ class Store:
                 found = self._folder.iterdir() if self._folder.is_dir() else iter(())
                 return tuple(sorted(path.name for path in found if path.name.startswith(beginning)))
             first = f"{self._key_prefix}/{beginning}" if self._key_prefix else beginning
-            stream = obstore.list(self._reading(), self._key_prefix or None, offset=first, chunk_size=LIST_PAGE_KEYS)
-            names: set[str] = set()
-            for page in stream:
-                keys = [self._meta(meta).key for meta in page]
-                names.update(key.split("/", 1)[0] for key in keys if key.startswith(beginning))
-                if keys and max(keys) > beginning and not max(keys).startswith(beginning):
-                    break
-            return tuple(sorted(names))
+            pages = obstore.list(self._reading(), self._key_prefix or None, offset=first, chunk_size=LIST_PAGE_KEYS)
+            return first_segments(([self._meta(meta).key for meta in page] for page in pages), beginning)
 
     def local_path(self, key: str) -> Path | None:
         """Return the file that holds an object (whether it exists or not), or None if this is no folder."""

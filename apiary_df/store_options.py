@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -281,6 +281,21 @@ def split_url(url: str) -> tuple[str, str, str]:
 
 def _schemes() -> str:
     return ", ".join(f"{scheme}://" for scheme in KNOWN_SCHEMES) + " and bare paths"
+
+
+def first_segments(pages: Iterable[Sequence[str]], beginning: str) -> tuple[str, ...]:
+    """Return the first segments of keys that begin in a certain way, sorted; of pages in order no more than it takes.
+
+    Args:
+        pages: Keys, a page at a time, from the first on that may begin so.
+        beginning: How they begin.
+    """
+    names: set[str] = set()
+    for keys in pages:
+        names.update(key.split("/", 1)[0] for key in keys if key.startswith(beginning))
+        if keys and max(keys) > beginning and not max(keys).startswith(beginning):
+            break
+    return tuple(sorted(names))
 
 
 def join_url(*parts: str) -> str:

@@ -48,6 +48,7 @@ def test_a_missing_bucket_is_unreachable_not_a_missing_object(s3_endpoint: Store
         lambda: store.get("k"),
         lambda: store.get_or_none("k"),
         lambda: store.get_range("k", 0, 1),
+        lambda: store.get_start("k", 1),
         lambda: store.list("q"),
         lambda: store.list_names("q"),
         lambda: store.move("k", "m"),
