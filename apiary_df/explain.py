@@ -282,10 +282,11 @@ def _tasks_done(attempts: Sequence[AttemptReport], verbose: bool) -> list[str]:
 def _task_done(task: AttemptReport) -> str:
     spilled = f", {task.spills} spills of {format_bytes(task.spilled_bytes)}" if task.spills else ""
     attempt = f", attempt {task.attempt}" if task.attempt else ""
+    lies = f" {task.lies}" if task.lies else ""
     requests = in_all(task.requests)
     return (
         f"  task {task.stage}.{task.task} on {task.node_id}: {task.rows} rows, "
-        f"{format_bytes(task.input_bytes)} in, {format_bytes(task.output_bytes)} out, "
+        f"{format_bytes(task.input_bytes)} in, {format_bytes(task.output_bytes)} out{lies}, "
         f"{task.seconds * 1000:.1f} ms after {task.queued_s * 1000:.1f} ms in the queue, "
         f"{task.cells} cells{_cached(task.cache)}, {requests} requests{spilled}{attempt} ({task.why})"
     )

@@ -213,6 +213,7 @@ def _report(
         cells=len(spec.cells),
         input_bytes=spec.input_bytes,
         output_bytes=0 if course.partial is None else course.partial.length,
+        lies="" if course.partial is None else course.partial.lies,
         spills=0 if metrics is None else metrics.spill_count,
         spilled_bytes=0 if metrics is None else metrics.spilled_bytes,
         cache=CellUse() if metrics is None else metrics.cache,

@@ -209,6 +209,13 @@ class PartialRef:
         """Rows over all segments."""
         return sum(s.rows for s in self.segments)
 
+    @property
+    def lies(self) -> str:
+        """Where it lies, for people, if it is no object of its own."""
+        if self.data is not None:
+            return "in its record"
+        return "" if self.within is None else "behind its record"
+
     def segment_ref(self, segment: Segment) -> SegmentRef:
         """Return what a consumer of one of the segments needs to know."""
         return SegmentRef(

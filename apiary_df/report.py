@@ -42,6 +42,7 @@ class AttemptReport:
         cells: Source file entries that it read.
         input_bytes: Bytes of cells and segments that it was to read.
         output_bytes: Bytes of its partial.
+        lies: Where that lies: ``in its record`` or ``behind its record``; empty if it is an object, or there is none.
         spills: Spill files written.
         spilled_bytes: Bytes spilled.
         cache: What its node's cell cache did for it; the session's, if it ran there.
@@ -68,6 +69,7 @@ class AttemptReport:
     cells: int = 0
     input_bytes: int = 0
     output_bytes: int = 0
+    lies: str = ""
     spills: int = 0
     spilled_bytes: int = 0
     cache: CellUse = field(default_factory=CellUse)

@@ -341,6 +341,7 @@ def _committed(commit: CommitRecord, ended_s: float | None) -> AttemptReport:
         rows=commit.partial.rows,
         input_bytes=metrics.bytes_in,
         output_bytes=commit.partial.length,
+        lies=commit.partial.lies,
     )
 
 

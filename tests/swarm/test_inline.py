@@ -71,6 +71,8 @@ def test_small_partials_are_no_objects_of_their_own(
         report = ctx.last_query
         assert report is not None
         assert report.distributed
+    lies = "in its record" if inline else "behind its record" if attached else ""
+    assert {attempt.lies for attempt in report.attempts if not attempt.here} == {lies}
     put = [made.keys[0] for made in noted.made if made.request == "put" and "/partial_" in made.keys[0]]
     assert len(put) == (0 if inline or attached else report.tasks)
     # A scan wants a file that begins with the partial, so one behind its record is fetched from a folder too.
