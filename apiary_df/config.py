@@ -224,6 +224,8 @@ class Settings:
             below it starting the task costs more than running it.
         finish_here_bytes: When all that is left of a query reads at most so many bytes, the session runs it itself
             instead of as further stages, 0 to 1 TiB. 8 MiB: most aggregations end this way, after one stage.
+        finish_here_threads: Threads that this keeps busy, 1 to 1024: shuffles are read in about as many parts. None:
+            one for each core that the process may use.
         key_filter_bytes: Keys of one side of a join that a complete stage holds are handed to stages that make rows of
             the other side if they have at most so many bytes, 0 to 1 TiB; 0 hands none on. 4 MiB: each task reads them.
             More are handed on if all bees' copies of them are an eighth of what is read, or less.
@@ -333,6 +335,7 @@ class Settings:
     small_bytes: int = _setting(2 * MIB, "bytes", 0, TIB)
     min_task_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     finish_here_bytes: int = _setting(8 * MIB, "bytes", 0, TIB)
+    finish_here_threads: int | None = _setting(None, "count", 1, 1024)
     key_filter_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     key_filter_from_bytes: int = _setting(16 * MIB, "bytes", 0, TIB)
     broadcast_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)

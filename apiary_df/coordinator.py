@@ -242,6 +242,7 @@ class QueryRun:
             requests={kind: count for kind, count in requests.items() if count},
             dollars=dollars(requests, Prices.of(self._settings)) if self._store.kind == "bucket" else 0.0,
             folded_stages=self._planning.folded,
+            folded_how=self._planning.folded_how,
             changes=self._planning.changes,
             state=standing.state,
             error=standing.error,

@@ -168,7 +168,8 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
 def _how_rows_come(explanation: Explanation, graph: StageGraph) -> str:
     """Return when rows of the result go to the user, and why not sooner."""
     if explanation.report is not None and explanation.report.folded_stages:
-        return "made in this process, together with what was left of the plan"
+        how = explanation.report.folded_how
+        return f"made in this process, together with what was left of the plan, {how}"
     why = why_whole(graph, enabled=explanation.streams)
     if why:
         return f"handed over once all tasks have committed: {why}"

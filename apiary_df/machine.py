@@ -6,6 +6,7 @@ it: bounds and defaults are in ``config``, the division among bees is the node's
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -61,6 +62,12 @@ def detect_machine(root: Path = Path("/")) -> Machine:
             memory_bytes, memory_from = limit, name
     source = cores_from if cores_from == memory_from else f"cores: {cores_from}, memory: {memory_from}"
     return Machine(cores=cores, memory_bytes=memory_bytes, source=source)
+
+
+@functools.cache
+def usable_cores() -> int:
+    """Return the whole cores that this process may use, as they were when that was first asked."""
+    return detect_machine().cores
 
 
 def load_settings(path: Path | None = None, environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:

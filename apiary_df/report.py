@@ -133,6 +133,7 @@ class QueryReport:
         requests: Requests to the swarm's root that the session made for the query, and those of all attempts that were
             committed, by kind. Heartbeats, leases and looks for mail are not among them: they go on without a query.
         folded_stages: Stages that ran in this process with the result, since little was left to do.
+        folded_how: In how many threads these ran, and why; empty if there are none.
         changes: How stages were run otherwise than planned at first, in the order in which that was decided.
         state: How it ended: ``done``, ``failed`` or ``cancelled``; ``running`` before that.
         error: Why it failed; None if it did not.
@@ -155,6 +156,7 @@ class QueryReport:
     elapsed_s: float
     requests: Mapping[str, int] = field(default_factory=dict)
     folded_stages: tuple[int, ...] = ()
+    folded_how: str = ""
     changes: tuple[Change, ...] = ()
     state: QueryEnd = "done"
     error: ErrorInfo | None = None

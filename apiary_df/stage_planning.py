@@ -23,8 +23,9 @@ from apiary_df.adapt.key_filters import (
 from apiary_df.adapt.skew import Skewed, SkewOptions, skewed_partitions, told
 from apiary_df.config import Settings
 from apiary_df.footers import FooterCache, row_group_starts
+from apiary_df.machine import usable_cores
 from apiary_df.model import NodeInfo, PartialRef, TaskSpec
-from apiary_df.plan.fold import can_fold, fold, remaining_bytes
+from apiary_df.plan.fold import can_fold, fold_in_parts, remaining_bytes
 from apiary_df.plan.gather import early_gather
 from apiary_df.plan.stages import Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
@@ -49,6 +50,7 @@ class StagePlanning:
     Attributes:
         root: The stage that gives the result, with all that was put back into it.
         folded: Stages that were put back into the root.
+        folded_how: In how many threads the root then runs, and why; empty if nothing was put back into it.
         key_options: When keys of one stage are handed to another.
         early: What the root hands over as tasks commit; None if it waits for all of them.
         broadcast_options: When rows are joined where they are made.
@@ -74,6 +76,7 @@ class StagePlanning:
         self._dealt: dict[int, Change] = {}
         self.root = graph.root
         self.folded: tuple[int, ...] = ()
+        self.folded_how = ""
         self.early = early_gather(graph, enabled=settings.stream_result)
 
     def rest_is_small(self, partials: Partials) -> bool:
@@ -89,12 +92,14 @@ class StagePlanning:
 
     def fold(self, partials: Partials) -> None:
         """Make the root do all that is left."""
-        self.root = fold(self._graph, partials)
+        threads = self._settings.finish_here_threads or usable_cores()
+        folded = fold_in_parts(self._graph, partials, threads)
+        self.root, self.folded_how = folded.root, folded.why
         self.folded = tuple(s.stage for s in self._graph.stages[:-1] if not s.is_left_out and s.stage not in partials)
 
     def unfold(self) -> None:
         """Let the root be what it was: what it read was lost, and stages are to make it again."""
-        self.root, self.folded = self._graph.root, ()
+        self.root, self.folded, self.folded_how = self._graph.root, (), ""
 
     @property
     def changes(self) -> tuple[Change, ...]:

@@ -308,6 +308,11 @@ def scan_groups(node: PlanNode) -> list[list[ScanFile]]:
     return [[_scan_file(f) for f in group.files] for group in scan_conf(node).file_groups]
 
 
+def scan_group_count(node: PlanNode) -> int:
+    """Return how many file groups a file scan has; each is a partition."""
+    return len(scan_conf(node).file_groups)
+
+
 def _scan_file(file: Any) -> ScanFile:
     ranged = file.HasField("range")
     return ScanFile(
@@ -363,6 +368,13 @@ def with_one_partition(node: PlanNode) -> PlanNode:
         message.partitioning.hash.count = 1
     elif message.partitioning.HasField("round_robin"):
         message.partitioning.round_robin = 1
+    return PlanNode(node.kind, message.SerializeToString(deterministic=True), node.children)
+
+
+def with_hash_partitions(node: PlanNode, count: int) -> PlanNode:
+    """Return a hash repartition into another number of partitions."""
+    message = fields_of(node)
+    message.partitioning.hash.count = count
     return PlanNode(node.kind, message.SerializeToString(deterministic=True), node.children)
 
 

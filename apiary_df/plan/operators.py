@@ -70,7 +70,7 @@ def partition_count(node: PlanNode) -> int:
         # So it is once it has been isolated, and rules see no other.
         return 1
     if node.is_file_scan:
-        return len(codec.scan_conf(node).file_groups)
+        return codec.scan_group_count(node)
     if node.kind == "memory_scan":
         return codec.table_partitions(node)
     if node.kind in {"empty", "placeholder_row"}:

@@ -141,8 +141,9 @@ def fill_fragment(
 ) -> PlanNode:
     """Return a fragment whose leaves read one task's share.
 
-    Leaves that the task has no input for read nothing. Union branches that are not the task's are limited to no rows,
-    so that nothing below them is ever polled.
+    A leaf gets as many file groups as its template has: one, or several into which partitions of a shuffle are dealt
+    (:mod:`apiary_df.plan.fold`). Leaves that the task has no input for read nothing. Union branches that are not the
+    task's are limited to no rows, so that nothing below them is ever polled.
 
     Args:
         fragment: A stage's fragment.
@@ -201,16 +202,22 @@ class _Filler:
         index = self._next_leaf
         self._next_leaf += 1
         if (exchange := self._exchanges.get(index)) is not None:
-            files = [self._locate(ref) for ref in exchange.segments if ref.segment.rows]
-            if not exchange.ordered:
-                files = _joined(files)
-            groups = _groups(files, exchange.ordered)
+            groups = self._segment_groups(exchange, codec.scan_group_count(node))
             piece_bytes = max(LEAST_PIECE_BYTES, min(PIECE_BYTES, PIECES_BYTES // max(1, 2 * len(groups))))
             pieces = [[piece for file in group for piece in _pieces(file, piece_bytes)] for group in groups]
             return codec.with_scan_groups(node, pieces, EXCHANGE_STORE_URL)
         if (scan := self._scans.get(index)) is not None:
             return codec.with_scan_groups(node, _groups(scan.files, scan.ordered), self._stores.get(index))
-        return codec.with_scan_groups(node, [[]])
+        return codec.with_scan_groups(node, [[] for _ in range(codec.scan_group_count(node))])
+
+    def _segment_groups(self, exchange: ExchangeInput, count: int) -> list[list[ScanFile]]:
+        refs = [ref for ref in exchange.segments if ref.segment.rows]
+        if exchange.ordered:
+            return _groups([self._locate(ref) for ref in refs], ordered=True)
+        groups: list[list[ScanFile]] = [[] for _ in range(count)]
+        for ref in refs:
+            groups[ref.segment.partition % count].append(self._locate(ref))
+        return [_joined(group) for group in groups]
 
 
 def _joined(files: Iterable[ScanFile]) -> list[ScanFile]:
