@@ -224,8 +224,10 @@ class Settings:
             below it starting the task costs more than running it.
         finish_here_bytes: When all that is left of a query reads at most so many bytes, the session runs it itself
             instead of as further stages, 0 to 1 TiB. 8 MiB: most aggregations end this way, after one stage.
-        finish_here_threads: Threads that this keeps busy, 1 to 1024: shuffles are read in about as many parts. None:
-            one for each core that the process may use.
+        finish_here_threads: Threads that this keeps busy at most, 1 to 1024: shuffles are read in about as many parts.
+            None: one for each core that the process may use.
+        finish_here_part_bytes: Each of these parts has at least so many bytes of shuffles, 0 to 1 TiB. 128 KiB: one
+            thread is done with twice that in 2 ms, of which a second one could save 1.
         key_filter_bytes: Keys of one side of a join that a complete stage holds are handed to stages that make rows of
             the other side if they have at most so many bytes, 0 to 1 TiB; 0 hands none on. 4 MiB: each task reads them.
             More are handed on if all bees' copies of them are an eighth of what is read, or less.
@@ -336,6 +338,7 @@ class Settings:
     min_task_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     finish_here_bytes: int = _setting(8 * MIB, "bytes", 0, TIB)
     finish_here_threads: int | None = _setting(None, "count", 1, 1024)
+    finish_here_part_bytes: int = _setting(128 * KIB, "bytes", 0, TIB)
     key_filter_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)
     key_filter_from_bytes: int = _setting(16 * MIB, "bytes", 0, TIB)
     broadcast_bytes: int = _setting(4 * MIB, "bytes", 0, TIB)

@@ -25,7 +25,7 @@ from apiary_df.config import Settings
 from apiary_df.footers import FooterCache, row_group_starts
 from apiary_df.machine import usable_cores
 from apiary_df.model import NodeInfo, PartialRef, TaskSpec
-from apiary_df.plan.fold import can_fold, fold_in_parts, remaining_bytes
+from apiary_df.plan.fold import FoldOptions, can_fold, fold_in_parts, remaining_bytes
 from apiary_df.plan.gather import early_gather
 from apiary_df.plan.stages import Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
@@ -55,6 +55,7 @@ class StagePlanning:
         early: What the root hands over as tasks commit; None if it waits for all of them.
         broadcast_options: When rows are joined where they are made.
         skew_options: When rows of a partition are dealt out to several tasks.
+        fold_options: In how many threads all that is left is done here.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class StagePlanning:
         self.key_options = KeyFilterOptions.of(settings)
         self.broadcast_options = BroadcastOptions.of(settings)
         self.skew_options = SkewOptions.of(settings)
+        self.fold_options = FoldOptions.of(settings, usable_cores())
         self._versions: dict[int, list[PlanNode]] = {}
         self._changes: dict[int, Change] = {}
         self._left_out: dict[int, Change] = {}
@@ -92,8 +94,7 @@ class StagePlanning:
 
     def fold(self, partials: Partials) -> None:
         """Make the root do all that is left."""
-        threads = self._settings.finish_here_threads or usable_cores()
-        folded = fold_in_parts(self._graph, partials, threads)
+        folded = fold_in_parts(self._graph, partials, self.fold_options)
         self.root, self.folded_how = folded.root, folded.why
         self.folded = tuple(s.stage for s in self._graph.stages[:-1] if not s.is_left_out and s.stage not in partials)
 

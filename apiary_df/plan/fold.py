@@ -15,15 +15,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 
+from apiary_df.config import Settings
 from apiary_df.model import PartialRef
 from apiary_df.plan import codec
 from apiary_df.plan.parts import why_not_in_parts
 from apiary_df.plan.stages import ExchangeLeaf, Leaf, ScanLeaf, Stage, StageGraph, Variant
 from apiary_df.plan.tree import PlanNode
-from apiary_df.units import counted, format_bytes
-
-PARTS_FROM_BYTES = 256 << 10
-"""Less in shuffles is not worth being read in parts: one thread is done with it in a few milliseconds."""
+from apiary_df.units import format_bytes
 
 MOST_PARTS_A_THREAD = 4
 """Where no number of parts is near that of the threads: up to so many more are better than one thread alone."""
@@ -76,6 +74,24 @@ def fold(graph: StageGraph, complete: Collection[int], *, parts: int = 1) -> Sta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoldOptions:
+    """In how many threads all that is left is done.
+
+    Attributes:
+        threads: At most so many, >= 1.
+        part_bytes: Each has at least so many bytes of shuffles to read; 0: however few.
+    """
+
+    threads: int
+    part_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings, cores: int) -> FoldOptions:
+        """Return the options that a session's settings give, on a machine with so many cores."""
+        return cls(threads=settings.finish_here_threads or cores, part_bytes=settings.finish_here_part_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
     """A root that does all that is left.
 
@@ -90,25 +106,27 @@ class Folded:
     why: str
 
 
-def fold_in_parts(graph: StageGraph, partials: Mapping[int, Sequence[PartialRef]], threads: int) -> Folded:
+def fold_in_parts(graph: StageGraph, partials: Mapping[int, Sequence[PartialRef]], options: FoldOptions) -> Folded:
     """Return a root stage that does all that is left to do, in several threads if that is right and pays.
 
     Args:
         graph: All stages.
         partials: What complete stages committed.
-        threads: How many threads it may keep busy, >= 1.
+        options: How many threads it may keep busy.
     """
 
     def whole(why: str) -> Folded:
         return Folded(root=fold(graph, partials), parts=1, why=f"in one thread: {why}")
 
-    if threads < 2:
-        return whole("there is no other for it")
     read = [graph.stages[number] for number in _shuffles_read(graph, partials)]
     known = [stage.stage for stage in read if stage.stage in partials]
     size_bytes = sum(s.length for stage in known for p in partials[stage] for s in p.segments)
-    if size_bytes < PARTS_FROM_BYTES:
-        return whole(f"it reads {format_bytes(size_bytes)} of shuffles")
+    threads = min(options.threads, size_bytes // options.part_bytes) if options.part_bytes else options.threads
+    if threads < 2:
+        few = options.threads < 2
+        return whole("there is no other for it" if few else f"it reads {format_bytes(size_bytes)} of shuffles")
+    if not read:
+        return whole("there is no shuffle in it")
     parts = parts_for(gcd(*(stage.partitions for stage in read)), threads)
     if parts == 1:
         return whole("the partitions of its shuffles cannot be put into a few even parts")
@@ -116,7 +134,7 @@ def fold_in_parts(graph: StageGraph, partials: Mapping[int, Sequence[PartialRef]
     problem = why_not_in_parts(root.fragment)
     if problem:
         return whole(problem)
-    return Folded(root=root, parts=parts, why=f"in {parts} parts, for {counted(threads, 'thread')}")
+    return Folded(root=root, parts=parts, why=f"in {parts} parts, each in a thread of its own")
 
 
 def parts_for(partitions: int, threads: int) -> int:

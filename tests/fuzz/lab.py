@@ -39,6 +39,16 @@ FORCED: Mapping[str, Any] = {
 """Settings under which nothing is too small to be distributed, or to be dealt out, and nothing waits for ever; a row
 group is a cell. Nor does a node that a busy machine keeps silent for seconds make queries run in the session."""
 
+ENDING_HERE: Mapping[str, Any] = {
+    "finish_here_bytes": 1 << 40,
+    "finish_here_threads": 3,
+    "finish_here_part_bytes": 0,
+}
+"""Settings under which the session does all that is left after the first stage, in several threads."""
+
+ENDING_HERE_SHARE = 0.3
+"""Share of the settings that are drawn so."""
+
 _BROADCAST_BYTES = "datafusion.optimizer.hash_join_single_partition_threshold"
 _BROADCAST_ROWS = "datafusion.optimizer.hash_join_single_partition_threshold_rows"
 _HASH_JOINS = "datafusion.optimizer.prefer_hash_join"
@@ -79,21 +89,24 @@ PLAIN_VARIANTS: tuple[Mapping[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What queries run over: the tables, the size of the swarm, the options of all sessions."""
+    """What queries run over: the tables, the size of the swarm, the options of all sessions, and where they end."""
 
     tables: tuple[Table, ...]
     bees: int
     options: Mapping[str, str]
+    ends_here: bool = False
 
     def describe(self) -> str:
         """Say in a few lines what it is."""
         shown = ", ".join(f"{name}={value}" for name, value in self.options.items()) or "defaults"
-        return "\n".join([f"{self.bees} bees, {shown}", *(table.describe() for table in self.tables)])
+        where = ", ended in the session" if self.ends_here else ""
+        return "\n".join([f"{self.bees} bees, {shown}{where}", *(table.describe() for table in self.tables)])
 
 
 def draw_setting(random: Random, draw: Callable[[Random], tuple[Table, ...]], bees: Sequence[int] = BEES) -> Setting:
     """Draw tables, a swarm and options."""
-    return Setting(tables=draw(random), bees=random.choice(bees), options=random.choice(OPTIONS))
+    tables, count, options = draw(random), random.choice(bees), random.choice(OPTIONS)
+    return Setting(tables=tables, bees=count, options=options, ends_here=random.random() < ENDING_HERE_SHARE)
 
 
 class Lab:
@@ -110,7 +123,7 @@ class Lab:
             self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
         self.folder = folder
         self.plain = datafusion.SessionContext(datafusion.SessionConfig().with_target_partitions(2))
-        self._swarms: dict[int, SessionContext] = {}
+        self._swarms: dict[tuple[int, bool], SessionContext] = {}
         self._known: dict[int, list[str]] = {}
         self._setting: Setting | None = None
 
@@ -126,12 +139,13 @@ class Lab:
     def swarm(self) -> SessionContext:
         """The swarm of the present setting."""
         assert self._setting is not None
-        bees = self._setting.bees
-        if bees not in self._swarms:
+        kind = bees, ends_here = self._setting.bees, self._setting.ends_here
+        if kind not in self._swarms:
             root = Path(tempfile.mkdtemp(prefix=f"root-{bees}-", dir=self.folder))
-            ctx = SessionContext(storage=str(root), local_bees=bees, **FORCED)
-            self._swarms[bees] = self._exit.enter_context(ctx)
-        return self._swarms[bees]
+            settings = {**FORCED, **ENDING_HERE} if ends_here else FORCED
+            ctx = SessionContext(storage=str(root), local_bees=bees, **settings)
+            self._swarms[kind] = self._exit.enter_context(ctx)
+        return self._swarms[kind]
 
     @property
     def last_report(self) -> QueryReport:

@@ -29,6 +29,7 @@ nan, inf = float("nan"), float("inf")
 
 run(
     bees={bees},
+    ends_here={ends_here},
     options={options!r},
     sql={sql!r},
     tables=[
@@ -43,7 +44,15 @@ def write_script(path: Path, setting: Setting, sql: str, detail: str) -> None:
     tables = "".join(f"        {_table_as_text(table)},\n" for table in setting.tables)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        _SCRIPT.format(title=title, name=path, bees=setting.bees, options=dict(setting.options), sql=sql, tables=tables)
+        _SCRIPT.format(
+            title=title,
+            name=path,
+            bees=setting.bees,
+            ends_here=setting.ends_here,
+            options=dict(setting.options),
+            sql=sql,
+            tables=tables,
+        )
     )
 
 
@@ -55,9 +64,12 @@ def _table_as_text(table: Table) -> str:
     return f"# {columns}\n        dict(**{about!r}, parts={parts!r})"
 
 
-def run(*, bees: int, options: Mapping[str, str], sql: str, tables: Sequence[Mapping[str, Any]]) -> None:
+def run(
+    *, bees: int, options: Mapping[str, str], sql: str, tables: Sequence[Mapping[str, Any]], ends_here: bool = False
+) -> None:
     """Run a query on plain DataFusion and on a swarm over tables that are given, and print both answers."""
-    setting = Setting(tables=tuple(_table_of(about) for about in tables), bees=bees, options=options)
+    known = tuple(_table_of(about) for about in tables)
+    setting = Setting(tables=known, bees=bees, options=options, ends_here=ends_here)
     print(f"{setting.describe()}\n\n{sql}")
     with Lab() as lab:
         lab.prepare(setting)

@@ -26,6 +26,7 @@ from apiary_df.config import Settings
 from apiary_df.footers import FooterCache
 from apiary_df.model import NodeInfo, NodeState, PartialRef, ScanFile, Segment, SegmentRef, TaskSpec
 from apiary_df.plan.codec import decode, encode
+from apiary_df.plan.fold import FoldOptions
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import file_url, fill_fragment, segment_file
 from apiary_df.plan.stages import ScanLeaf, Stage, StageGraph
@@ -126,6 +127,7 @@ class Ran:
     tasks: Mapping[int, tuple[TaskSpec, ...]] = field(default_factory=dict)
     partials: Mapping[int, tuple[PartialRef, ...]] = field(default_factory=dict)
     changes: Mapping[int, str] = field(default_factory=dict)
+    folded_how: str = ""
 
 
 @dataclass(kw_only=True)
@@ -141,6 +143,7 @@ class LocalSwarm:
         key_filters: When stages wait for keys of others.
         broadcasts: When rows are joined where they are made.
         skew: When rows of a partition are dealt out to several tasks.
+        fold: In how many threads what is left is done, where it is folded.
         write: Writes partials; :func:`write_partial` if tests are to rest on nothing of the protocol.
     """
 
@@ -154,6 +157,7 @@ class LocalSwarm:
 
     broadcasts: BroadcastOptions = field(default_factory=lambda: BroadcastOptions(most_bytes=0, from_bytes=0))
     skew: SkewOptions = field(default_factory=lambda: SkewOptions(factor=0, from_bytes=0))
+    fold: FoldOptions = field(default_factory=lambda: FoldOptions(threads=1, part_bytes=0))
 
     def __post_init__(self) -> None:
         self.planner = SwarmPlanner(self.session, lambda _twin: None)
@@ -177,7 +181,7 @@ class LocalSwarm:
         partials: dict[int, tuple[PartialRef, ...]] = {}
         tasks: dict[int, tuple[TaskSpec, ...]] = {}
         planning = StagePlanning(planned.graph, Settings(), FooterCache(), None)
-        planning.skew_options = self.skew
+        planning.skew_options, planning.fold_options = self.skew, self.fold
         planning.key_options, planning.broadcast_options = self.key_filters, self.broadcasts
         for stage in _in_order(planning, planned.graph, partials, self.nodes):
             if fold_after is not None and len(partials) >= fold_after and planning.can_fold(partials):
@@ -197,7 +201,14 @@ class LocalSwarm:
         outputs = drain(engine.ctx, engine.decode(_filled(root, spec, folder)))
         assert len(outputs) == 1, f"the root stage has {len(outputs)} output partitions"
         changes = {change.stage: change.what for change in planning.changes}
-        return Ran(table=table_of(outputs, schema), planned=planned, tasks=tasks, partials=partials, changes=changes)
+        return Ran(
+            table=table_of(outputs, schema),
+            planned=planned,
+            tasks=tasks,
+            partials=partials,
+            changes=changes,
+            folded_how=planning.folded_how,
+        )
 
 
 def _in_order(

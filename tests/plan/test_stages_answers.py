@@ -11,6 +11,7 @@ import pytest
 
 from apiary_df.costs import ShufflePlanning
 from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
+from apiary_df.plan.fold import FoldOptions
 from apiary_df.plan.operators import EMBED_BYTES
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.planning import RunsHere, RunsOnSwarm
@@ -34,7 +35,7 @@ class Shape:
     embed_bytes: int = EMBED_BYTES
     combined: bool = False
 
-    def swarm(self, session: datafusion.SessionContext, scratch: Path) -> LocalSwarm:
+    def swarm(self, session: datafusion.SessionContext, scratch: Path, *, threads: int = 1) -> LocalSwarm:
         nodes = [
             node(name, bees_total=self.bees, idle_bees=self.bees, target_cell_size=self.cell_bytes) for name in "ab"
         ]
@@ -49,6 +50,7 @@ class Shape:
             nodes=nodes,
             scratch=scratch,
             options=TaskOptions(min_cell_bytes=1, min_task_bytes=self.task_bytes),
+            fold=FoldOptions(threads=threads, part_bytes=0),
         )
 
 
@@ -105,7 +107,7 @@ def test_sample_folded_into_the_root_equals_datafusion(
     sample: Sample, samples_under: Callable[[Sample], datafusion.SessionContext], tmp_path: Path
 ) -> None:
     ctx = samples_under(sample)
-    ran = SHAPES["every-row-group"].swarm(ctx, tmp_path).run(sample.sql, fold_after=1)
+    ran = SHAPES["every-row-group"].swarm(ctx, tmp_path, threads=3).run(sample.sql, fold_after=1)
     check_sample(ctx, sample, ran.table)
 
 

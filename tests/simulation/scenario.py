@@ -259,6 +259,9 @@ def _settings(random: Random) -> Settings:
         small_bytes=0,
         min_task_bytes=random.choice((0, 0, 2_000)),
         finish_here_bytes=random.choice((0, 0, 3_000, 1 << 30)),
+        # Of the world's machine, not of the one that runs it.
+        finish_here_threads=4,
+        finish_here_part_bytes=0,
         key_filter_bytes=random.choice((0, 4 << 20)),
         broadcast_bytes=random.choice((0, 4 << 20)),
         skew_factor=random.choice((0, 5, 5)),
