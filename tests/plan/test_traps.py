@@ -18,11 +18,14 @@ from apiary_df.plan.scans import fill_fragment, segment_file
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage
 from apiary_df.planning import RunsOnSwarm
 from apiary_df.tasks import TaskOptions
+from apiary_df.worker.engine import Engine
 from plan.checks import check_rows, check_sample
-from plan.local_swarm import LocalSwarm, Ran, node
+from plan.local_swarm import LocalSwarm, Ran, drain, node, planned_tree
 from plan.sample_queries import SHUFFLED, SMJ, Sample, by_name
 
 SamplesUnder = Callable[[Sample], datafusion.SessionContext]
+
+_KEY_DENSITY = "datafusion.execution.perfect_hash_join_min_key_density"
 
 
 def in_place(ref: SegmentRef) -> ScanFile:
@@ -348,6 +351,28 @@ def test_a_broadcast_limit_of_the_user_holds_for_the_swarm_too(samples_under: Sa
     ran = swarm(samples_under(sample), tmp_path).run(sample.sql)
     (join,) = (n for n in the_stage_with(ran, "hash_join").fragment.walk() if n.kind == "hash_join")
     assert not has_build_side(join)
+
+
+@pytest.mark.parametrize(("settings", "arrays"), [({}, 4), ({_KEY_DENSITY: "0.2"}, 0)], ids=["default", "user's own"])
+def test_keys_that_are_dense_as_a_whole_are_looked_up_in_arrays_by_each_task(
+    settings: dict[str, str], arrays: int, tmp_path: Path
+) -> None:
+    # Every fourth number, as with the keys of TPC-H's orders, and each of four partitions has a quarter of them.
+    sql = "SELECT count(*) FROM range(0, 80000, 4) a JOIN range(0, 80000) b ON a.value = b.value"
+    ctx = datafusion.SessionContext(datafusion.SessionConfig({**SHUFFLED, **settings}))
+    (tmp_path / "t").mkdir()
+    for part in range(2):
+        pq.write_table(pa.table({"x": range(9)}), tmp_path / "t" / f"{part}.parquet")
+    ctx.register_parquet("t", str(tmp_path / "t"))
+    planned = swarm(ctx, tmp_path).plan("SELECT x, count(*) FROM t GROUP BY x")
+    assert isinstance(planned, RunsOnSwarm)
+    engine = Engine(planned.settings, 1 << 28, tmp_path)
+    plan = engine.decode(planned_tree(ctx, sql, 4)[1])
+    drain(engine.ctx, plan)
+    made = [
+        metrics.sum_by_name("array_map_created_count") for name, metrics in plan.collect_metrics() if "Join" in name
+    ]
+    assert made == [arrays]
 
 
 def test_a_broadcast_of_one_tasks_rows_is_computed_by_one_stage(

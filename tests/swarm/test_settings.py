@@ -16,7 +16,7 @@ from datafusion import SessionConfig
 from apiary_df import LocalSwarm, SessionContext
 from apiary_df.errors import SqlError
 from apiary_df.plan.rules import RewriteOptions
-from apiary_df.planning import TWIN_OPTIONS, RunsOnSwarm, SwarmPlanner, broadcast_limits
+from apiary_df.planning import TWIN_OPTIONS, RunsOnSwarm, SwarmPlanner, join_limits
 from apiary_df.worker.engine import Engine
 from swarm.helpers import FORCED, check_same, check_was_distributed, wait_until_idle
 from swarm.option_classes import BOUND, CARRIED, IN_SCANS, OPTIONS, PLANNING, RESOURCES, TEXT
@@ -109,7 +109,7 @@ NOT_TOGETHER = {
 
 
 def test_what_is_set_goes_with_the_query_and_holds_in_its_tasks(folders: Path, tmp_path: Path) -> None:
-    own = {**TWIN_OPTIONS, **broadcast_limits(3), "datafusion.execution.target_partitions": "3"}
+    own = {**TWIN_OPTIONS, **join_limits(3), "datafusion.execution.target_partitions": "3"}
     chosen = {name: value for name, (kind, value) in OPTIONS.items() if kind != RESOURCES and name not in NOT_TOGETHER}
     ctx = datafusion.SessionContext(SessionConfig(chosen))
     for name, (kind, value) in OPTIONS.items():
