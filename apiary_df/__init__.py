@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from apiary_df.version import __version__
@@ -58,13 +60,32 @@ __all__ = [
     "__version__",
 ]
 
+_PURGE_VARIABLE = "MIMALLOC_PURGE_DELAY"
+
+_KEPT_MS = "1000"
+"""How long DataFusion's allocator keeps freed memory in a session's process, for what is left of the next query. By
+default it gives it back after 10 ms, and getting fresh pages is much of the work where there are a few megabytes."""
+
 logging.getLogger("apiary_df").addHandler(logging.NullHandler())
+
+
+def _load_datafusion() -> None:
+    """Load DataFusion, whose allocator looks at the environment while it is loaded; that stays as it was."""
+    if _PURGE_VARIABLE in os.environ or "datafusion" in sys.modules:
+        return
+    os.environ[_PURGE_VARIABLE] = _KEPT_MS
+    try:
+        importlib.import_module("datafusion")
+    finally:
+        del os.environ[_PURGE_VARIABLE]
 
 
 def __getattr__(name: str) -> Any:
     module = _EXPORTS.get(name)
     if module is None:
         raise AttributeError(f"module 'apiary_df' has no attribute {name!r}")
+    if module == _EXPORTS["SessionContext"]:
+        _load_datafusion()
     return getattr(importlib.import_module(f"apiary_df.{module}"), name)
 
 
