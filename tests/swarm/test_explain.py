@@ -9,7 +9,7 @@ from apiary_df import SessionContext
 from apiary_df.dataframe import PHASES
 from apiary_df.errors import ConfigError
 from swarm.conftest import Open
-from swarm.helpers import check_nothing_left, check_was_distributed
+from swarm.helpers import check_nothing_left, check_same, check_was_distributed
 
 pytestmark = pytest.mark.processes
 
@@ -85,6 +85,25 @@ def test_explain_analyze_adds_what_every_task_did(shared: SessionContext, plain:
         assert words in text
     assert f": {plain.sql(SQL).count()} rows" in text
     check_nothing_left(str(shared.storage))
+
+
+@pytest.mark.parametrize(
+    ("threads", "part_bytes", "how"),
+    [
+        (2, 0, "in 2 parts, each in a thread of its own"),
+        (1, 0, "in one thread: there is no other for it"),
+        (2, 1 << 30, "in one thread: it reads "),
+    ],
+)
+def test_explain_analyze_says_in_how_many_threads_the_rest_ran_and_why(
+    threads: int, part_bytes: int, how: str, joined: Open, plain: datafusion.SessionContext
+) -> None:
+    ctx = joined(finish_here_bytes=1 << 30, finish_here_threads=threads, finish_here_part_bytes=part_bytes)
+    text = explained(ctx, f"EXPLAIN ANALYZE {SQL}")
+    assert f"rows: made in this process, together with what was left of the plan, {how}" in text
+    check_same(plain.sql(SQL).to_arrow_table(), ctx.sql(SQL).to_arrow_table(), ordered=False)
+    assert ctx.last_query is not None
+    assert ctx.last_query.folded_how.startswith(how)
 
 
 def test_explain_analyze_tells_of_spills_only_where_there_were_some(shared: SessionContext) -> None:
