@@ -126,12 +126,15 @@ def _schema_by_probe(ctx: SessionContext, probe: bytes, kind: str) -> pa.Schema:
     """Return the schema of a probe's row; every column is nullable.
 
     Raises:
-        PlanError: If DataFusion cannot decode the plan.
+        PlanError: If DataFusion cannot decode the plan, or begin with it.
     """
     try:
         plan = ExecutionPlan.from_bytes(ctx, probe)
         batch = next(iter(ctx.execute(plan, 0))).to_pyarrow()
-    except (Exception, StopIteration) as error:
+    except BaseException as error:
+        # Some aggregates make DataFusion panic as they begin, and a panic is no Exception.
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
         raise PlanError(f"cannot tell the schema of a {kind} plan: {error}") from error
     return batch.schema.remove_metadata()
 

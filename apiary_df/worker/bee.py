@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
+from datafusion import RecordBatch
 from datafusion.plan import ExecutionPlan
 
 from apiary_df.config import Settings
@@ -297,13 +298,18 @@ def batches_of(engine: Engine, plan: ExecutionPlan, fragment: PlanNode) -> Itera
         ResourcesExhausted: If the engine's memory or disk did not suffice.
     """
     for partition in range(plan.partition_count):
-        stream = iter(engine.ctx.execute(plan, partition))
+        stream: Iterator[RecordBatch] | None = None
         while True:
             try:
+                if stream is None:
+                    stream = iter(engine.ctx.execute(plan, partition))
                 batch = next(stream).to_pyarrow()
             except StopIteration:
                 break
-            except Exception as error:
+            except BaseException as error:
+                # Native code that panics raises what is no Exception.
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    raise
                 raise execution_error(error, fragment) from error
             yield batch
 

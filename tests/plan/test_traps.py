@@ -10,14 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apiary_df.errors import ExecutionFailed
 from apiary_df.model import ScanFile, SegmentRef
 from apiary_df.plan import codec, scans
 from apiary_df.plan.operators import has_build_side, is_null_aware, join_type
 from apiary_df.plan.rules import RewriteOptions
 from apiary_df.plan.scans import fill_fragment, segment_file
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage
-from apiary_df.planning import RunsOnSwarm
+from apiary_df.planning import RunsHere, RunsOnSwarm
 from apiary_df.tasks import TaskOptions
+from apiary_df.worker.bee import batches_of
 from apiary_df.worker.engine import Engine
 from plan.checks import check_rows, check_sample
 from plan.local_swarm import LocalSwarm, Ran, drain, node, planned_tree
@@ -351,6 +353,22 @@ def test_a_broadcast_limit_of_the_user_holds_for_the_swarm_too(samples_under: Sa
     ran = swarm(samples_under(sample), tmp_path).run(sample.sql)
     (join,) = (n for n in the_stage_with(ran, "hash_join").fragment.walk() if n.kind == "hash_join")
     assert not has_build_side(join)
+
+
+def test_an_aggregate_that_panics_as_it_begins_is_datafusions_own_affair(
+    samples: datafusion.SessionContext, tmp_path: Path
+) -> None:
+    # The order is simplified to one column after its two were counted.
+    sql = "SELECT k, last_value(id ORDER BY CASE WHEN false THEN k ELSE id END, id) AS l FROM facts GROUP BY "
+    with pytest.raises(Exception, match="panicked"):
+        samples.sql(f"{sql} k").collect()
+    planned = swarm(samples, tmp_path).plan(f"{sql} GROUPING SETS ((), (k))")
+    assert isinstance(planned, RunsHere), "this one begins with a group"
+    assert "cannot tell the schema" in planned.reason
+    engine = Engine({}, 1 << 28, tmp_path)
+    tree = planned_tree(samples, f"{sql} k", 1)[1]
+    with pytest.raises(ExecutionFailed, match="assertion"):
+        list(batches_of(engine, engine.decode(tree), tree))
 
 
 @pytest.mark.parametrize(("settings", "arrays"), [({}, 4), ({_KEY_DENSITY: "0.2"}, 0)], ids=["default", "user's own"])
