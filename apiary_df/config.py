@@ -30,6 +30,9 @@ Admission = Literal["second_use", "first_use"]
 StoreKind = Literal["folder", "memory", "bucket"]
 SettingKind = Literal["bytes", "seconds", "count", "factor", "flag", "text", "choice"]
 
+REUSE_FROM_VALUES = 100.0
+"""Values for each partition with which a shuffle fills them evenly: the fullest of many has a third more than most."""
+
 MIN_CELL_BYTES = 256 * KIB
 """Default of ``min_cell_bytes``: pieces below this size cost more to open than to read."""
 
@@ -241,6 +244,9 @@ class Settings:
             is even enough once there are a few partitions for each bee.
         skew_from_bytes: Only if it has more than so many bytes, 0 to 1 TiB; each task is to read about as many.
             64 MiB: a task reads and joins that in about a second, and less is not worth reading other inputs again.
+        reuse_from_values: Rows that lie together by some of the keys of a join or an aggregate, since an earlier
+            shuffle, are not shuffled again if statistics let these keys have so many values for each partition, 0 to
+            1000000; by all of the keys, always; 0: never. 100: the fullest partition then has a third more than most.
         min_cell_bytes: Files are not cut into cells smaller than this, 1 byte to 1 TiB, even where that leaves some
             bees without one; it wins over ``target_cell_bytes``. 256 KiB: less costs more to open than to read.
         target_cell_bytes: Cells above this are split at row groups, 1 byte to 1 TiB. 32 MiB give a few tasks
@@ -345,6 +351,7 @@ class Settings:
     broadcast_from_bytes: int = _setting(16 * MIB, "bytes", 0, TIB)
     skew_factor: float = _setting(5.0, "factor", 0, 1000)
     skew_from_bytes: int = _setting(64 * MIB, "bytes", 0, TIB)
+    reuse_from_values: float = _setting(REUSE_FROM_VALUES, "factor", 0, 1_000_000)
     min_cell_bytes: int = _setting(MIN_CELL_BYTES, "bytes", 1, TIB)
     target_cell_bytes: int = _setting(32 * MIB, "bytes", 1, TIB)
     local_bees: int = _setting(0, "count", 0, 1024)

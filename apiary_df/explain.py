@@ -15,6 +15,8 @@ from apiary_df.plan.codec import unknown_name
 from apiary_df.plan.gather import gather_of, why_whole
 from apiary_df.plan.operators import source_bytes
 from apiary_df.plan.repeatable import why_it_differs
+from apiary_df.plan.rules import Phase
+from apiary_df.plan.rules.reuse_shuffles import reuse_shuffles, told
 from apiary_df.plan.sinks import find_sink, target_of
 from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
 from apiary_df.plan.tree import UNKNOWN, PlanNode
@@ -136,6 +138,7 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
     if explanation.reason:
         lines.append(f"why: {explanation.reason}")
     lines.extend(explanation.notes)
+    lines.extend(_reused(plan.phases))
     by_stage: dict[int, list[AttemptReport]] = {}
     for attempt in explanation.report.attempts if explanation.report else ():
         if not attempt.here:
@@ -163,6 +166,12 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
         else:
             lines.extend(_tasks_planned(plan_tasks(stage), explanation.verbose))
     return lines
+
+
+def _reused(phases: Sequence[Phase]) -> list[str]:
+    """Return what is not shuffled as DataFusion planned it, since rows lie together already."""
+    changed = zip(phases, phases[1:], strict=False)
+    return [line for old, new in changed if new.rule == reuse_shuffles.__name__ for line in told(old.plan, new.plan)]
 
 
 def _how_rows_come(explanation: Explanation, graph: StageGraph) -> str:

@@ -353,6 +353,7 @@ class SessionSwarm:
             partitions=min(max(MIN_PARTITIONS, bees), MAX_PARTITIONS),
             small_bytes=self.settings.small_bytes,
             bee_bytes=min(node.memory_per_bee for node in workers),
+            reuse_from_values=self.settings.reuse_from_values,
             shuffles=None if self._view.store.kind == "folder" else ShufflePlanning.of(self.settings, bees),
         )
         plan = self._plan(df, planner, options)

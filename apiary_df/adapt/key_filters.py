@@ -11,14 +11,14 @@ Nothing changes in what the other side's rows are, so whatever is left out here 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from apiary_df.adapt.columns import Column, Step, filtered_through, holding
 from apiary_df.adapt.dependencies import ancestors, committed_bytes, committed_rows, scanned_bytes, work_bytes
 from apiary_df.config import Settings
 from apiary_df.model import NodeInfo, PartialRef
 from apiary_df.plan import codec
+from apiary_df.plan.columns import Column, by_input, filtered_through, holding
 from apiary_df.plan.operators import is_null_aware, join_type
 from apiary_df.plan.stages import EXCHANGE_STORE_URL, ExchangeLeaf, Stage, StageGraph, Variant
 from apiary_df.plan.tree import PlanNode
@@ -89,9 +89,6 @@ class Readers:
 
 Path = tuple[int, ...]
 """Numbers of inputs that lead from the top of a fragment to an operator."""
-
-_Steps = Callable[[Column], tuple[Step, ...]]
-"""Tells from which inputs of an operator a column of its output comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +262,7 @@ class _Finder:
             return [KeySource(stage=producer.stage, columns=dict(keys), table_rows=rows), *beyond], rows
         found: list[KeySource] = []
         least: int | None = None
-        for number, columns in _by_input(keys, lambda column: holding(node, column)).items():
+        for number, columns in by_input(keys, lambda column: holding(node, column)).items():
             below, rows = self._traced(stage, (*path, number), node.children[number], columns)
             found += below
             least = min((known for known in (least, rows) if known is not None), default=None)
@@ -281,7 +278,7 @@ class _Finder:
             if producer.in_session or producer.stage not in self._read_once:
                 return []
             return self._targets(producer, (), producer.fragment, _beyond(producer, keys))
-        inputs = _by_input(keys, lambda column: filtered_through(node, column))
+        inputs = by_input(keys, lambda column: filtered_through(node, column))
         if not inputs or (node.kind == "filter" and self._scans_source(stage, (*path, 0), node.children[0])):
             # What a filter leaves is less to look at than what it is given.
             return [here]
@@ -304,15 +301,6 @@ def _beyond(producer: Stage, keys: Mapping[int, Column]) -> dict[int, Column]:
     """Return the columns of an exchange under the names that they have in the stage that fills it."""
     assert producer.schema is not None
     return {pair: Column(key.index, producer.schema.names[key.index]) for pair, key in keys.items()}
-
-
-def _by_input(keys: Mapping[int, Column], steps: _Steps) -> dict[int, dict[int, Column]]:
-    """Return, by input of an operator, the columns that some of its output come from."""
-    found: dict[int, dict[int, Column]] = {}
-    for pair, key in keys.items():
-        for number, column in steps(key):
-            found.setdefault(number, {}).setdefault(pair, column)
-    return found
 
 
 # -- whether they are ------------------------------------------------------------------------------------------------

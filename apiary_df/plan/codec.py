@@ -442,6 +442,33 @@ def scan_rows(node: PlanNode) -> int | None:
     return known.value.uint64 if known.value.HasField("uint64") else None
 
 
+def scan_values(node: PlanNode, index: int) -> int | None:
+    """Return how many values a column of a scan may have at most, by its statistics; None if they do not tell.
+
+    They do of numbers and dates: these cannot be more than lie between the least and the largest, nor than rows.
+    """
+    conf = scan_conf(node)
+    statistics = parse("Statistics", conf.statistics)
+    columns = parse("ProjectionExprs", conf.projection_exprs).projections
+    if index >= len(columns) or not columns[index].expr.HasField("column"):
+        return None
+    stored = columns[index].expr.column.index
+    if stored >= len(statistics.column_stats):
+        return None
+    told = statistics.column_stats[stored]
+    rows, distinct = _number(statistics.num_rows), _number(told.distinct_count)
+    least, most = _number(told.min_value), _number(told.max_value)
+    between = None if least is None or most is None else most - least + 1
+    known = [bound for bound in (rows, distinct, between) if bound is not None]
+    return None if distinct is None and between is None else min(known)
+
+
+def _number(told: Any) -> int | None:
+    """Return a whole number that statistics tell of; None if they tell of none, or of something else."""
+    present = told.value.ListFields()
+    return int(present[0][1]) if present else None
+
+
 def semi_join(keys: PlanNode, kept: PlanNode, on: Iterable[tuple[bytes, bytes]], null_equality: int) -> PlanNode:
     """Build a join that hands on those rows of its second input whose key is among those of its first, in order.
 

@@ -16,6 +16,7 @@ from apiary_df.plan.rules.drop_round_robin import drop_round_robin
 from apiary_df.plan.rules.gather_build_sides import gather_build_sides
 from apiary_df.plan.rules.isolate_single_task_joins import isolate_single_task_joins
 from apiary_df.plan.rules.options import RewriteOptions
+from apiary_df.plan.rules.reuse_shuffles import reuse_shuffles
 from apiary_df.plan.rules.shuffle_build_emitting_joins import shuffle_build_emitting_joins
 from apiary_df.plan.rules.sort_after_shuffles import sort_after_shuffles
 from apiary_df.plan.rules.spell_out_partition_order import spell_out_partition_order
@@ -31,6 +32,7 @@ RULES: tuple[Rule, ...] = (
     collapse_small_subtrees,
     shuffle_build_emitting_joins,
     widen_shuffles,
+    reuse_shuffles,
     isolate_single_task_joins,
     gather_build_sides,
     spell_out_partition_order,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from apiary_df.config import REUSE_FROM_VALUES
 from apiary_df.costs import ShufflePlanning
 from apiary_df.plan.operators import EMBED_BYTES
 
@@ -19,6 +20,8 @@ class RewriteOptions:
         embed_bytes: In-memory tables of at most this many bytes travel inside the fragments that read them; larger
             ones are stored once, by the session, and shared out like a shuffle's partitions.
         shuffles: Tells which shuffles are combined on their way; None where requests cost nothing, and none is.
+        reuse_from_values: Rows that lie together by some of an operator's keys, since an earlier shuffle, are not
+            shuffled again if these may have so many values for each partition; 0: all shuffles stay.
         bee_bytes: Memory of the smallest bee that may get a task; None where memory is no matter.
     """
 
@@ -26,4 +29,5 @@ class RewriteOptions:
     small_bytes: int
     embed_bytes: int = EMBED_BYTES
     bee_bytes: int | None = None
+    reuse_from_values: float = REUSE_FROM_VALUES
     shuffles: ShufflePlanning | None = None

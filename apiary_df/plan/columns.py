@@ -6,7 +6,7 @@ enough, the answer is that nothing is: a caller then does less, and never someth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from apiary_df.plan import codec
@@ -95,6 +95,20 @@ def holding(node: PlanNode, column: Column) -> tuple[Step, ...]:
     if node.kind == "hash_join":
         return _through_join(node, column, matched_only=True)
     return filtered_through(node, column)
+
+
+def by_input(keys: Mapping[int, Column], steps: Callable[[Column], tuple[Step, ...]]) -> dict[int, dict[int, Column]]:
+    """Return, by input of an operator, the columns that some of its output come from.
+
+    Args:
+        keys: Columns of its output, by what the caller knows them by.
+        steps: Tells from which inputs such a column comes.
+    """
+    found: dict[int, dict[int, Column]] = {}
+    for key, column in keys.items():
+        for number, below in steps(column):
+            found.setdefault(number, {}).setdefault(key, below)
+    return found
 
 
 def _through_expressions(expressions: Sequence[bytes], column: Column) -> tuple[Step, ...]:
