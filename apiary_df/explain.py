@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ def _distributed(plan: RunsOnSwarm, explanation: Explanation, display: Display, 
 
 def _reused(phases: Sequence[Phase]) -> list[str]:
     """Return what is not shuffled as DataFusion planned it, since rows lie together already."""
-    changed = zip(phases, phases[1:], strict=False)
+    changed = itertools.pairwise(phases)
     return [line for old, new in changed if new.rule == reuse_shuffles.__name__ for line in told(old.plan, new.plan)]
 
 

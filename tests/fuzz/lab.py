@@ -37,9 +37,9 @@ FORCED: Mapping[str, Any] = {
     "dead_after_s": 600,
     "gc_grace_s": 1200,
 }
-"""Settings under which nothing is too small to be distributed, or to be dealt out, nor has too few values to lie by, and
-nothing waits for ever; a row group is a cell. Nor does a node that a busy machine keeps silent for seconds make queries
-run in the session."""
+"""Settings under which nothing is too small to be distributed, or to be dealt out, nor has too few values to lie by,
+and nothing waits for ever; a row group is a cell. Nor does a node that a busy machine keeps silent for seconds make
+queries run in the session."""
 
 ENDING_HERE: Mapping[str, Any] = {
     "finish_here_bytes": 1 << 40,

@@ -20,7 +20,10 @@ OPTIONS = [
     RewriteOptions(partitions=partitions, small_bytes=small_bytes)
     for partitions in (2, 3)
     for small_bytes in (0, 10_000, 1 << 20)
-] + [RewriteOptions(partitions=2, small_bytes=0, bee_bytes=50_000)]
+] + [
+    RewriteOptions(partitions=2, small_bytes=0, bee_bytes=50_000),
+    RewriteOptions(partitions=2, small_bytes=0, reuse_from_values=1e-6),
+]
 
 
 def distinct_phases(tree: PlanNode) -> dict[PlanNode, str]:
@@ -69,6 +72,7 @@ def test_rules_run_in_the_documented_order() -> None:
         "collapse_small_subtrees",
         "shuffle_build_emitting_joins",
         "widen_shuffles",
+        "reuse_shuffles",
         "isolate_single_task_joins",
         "gather_build_sides",
         "spell_out_partition_order",

@@ -187,14 +187,15 @@ def _told(before: PlanNode, after: PlanNode) -> Iterator[str]:
     if hashing is not None and after.kind != before.kind:
         found = placement(after, *hashing)
         since = (
-            "" if found is None else f", but lie by {_names([hashing[0][position] for position in found.positions])}"
+            "" if found is None else f": they lie by {_names([hashing[0][position] for position in found.positions])}"
         )
         yield f"rows are not shuffled by {_names(hashing[0])}{since} since an earlier shuffle"
         yield from _told(before.children[0], after)
         return
     now = codec.hash_of_repartition(after)
     if hashing is not None and now is not None and now[0] != hashing[0]:
-        yield f"rows are shuffled by {_names(now[0])} instead of {_names(hashing[0])}, as those lie that they are joined with"
+        instead = f"rows are shuffled by {_names(now[0])} instead of {_names(hashing[0])}"
+        yield f"{instead}, as those lie that they are joined with"
     if before.kind == after.kind == "aggregate" and codec.fields_of(before).mode != codec.fields_of(after).mode:
         # A shuffle between two aggregates, of which one is left.
         (shuffle,) = before.children
