@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from apiary_df.adapt.dependencies import ancestors, committed_bytes, committed_rows, scanned_bytes, work_bytes
 from apiary_df.config import Settings
@@ -44,7 +45,8 @@ class KeyFilterOptions:
             them have, since every bee reads all of them.
         bee_share: Share of a bee's memory that keys above ``most_bytes`` may take: their hash table takes several times
             as much, and cannot spill.
-        most_kept: Share of a table's rows up to which a stage's rows are taken for few of the table's keys.
+        most_kept: Share of a table's rows up to which a stage's rows are taken for few of the table's keys; of the
+            smallest table in which the keys are found.
         most_waited: How many times as many bytes as it reads may have to be read before the keys for it are there.
         most_partials: Partials in which keys lie at most: every task makes a request for each.
         any_stage: Take keys also of stages that leave no rows out, so that nothing is to be expected of them.
@@ -98,12 +100,15 @@ class KeySource:
     Attributes:
         stage: The stage.
         columns: Where the keys are in its partials, by number of the pair.
-        table_rows: Rows of the table that the keys come from, as its statistics tell; None if they do not.
+        table_rows: Rows of the smallest table that the keys come from, as statistics tell; None if they do not.
+        filtered: Whether rows were left out by a filter or a limit on the way of the keys themselves. A join that
+            leaves rows out for another column leaves most keys of which there are several rows.
     """
 
     stage: int
     columns: Mapping[int, Column]
     table_rows: int | None
+    filtered: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +135,15 @@ class KeyFilter:
         target: Where rows may be left out.
         pairs: Columns that are to be equal: of the source's partials, of the target's rows.
         null_equality: As in the join that the keys are of.
+        table_rows: Rows of the smallest table in which the keys are found, on whichever side: there are no more of
+            them. None if statistics do not tell.
     """
 
     source: KeySource
     target: KeyTarget
     pairs: tuple[tuple[Column, Column], ...]
     null_equality: int
+    table_rows: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +195,20 @@ def key_filters(graph: StageGraph, options: KeyFilterOptions) -> tuple[KeyFilter
     return tuple(found.values())
 
 
+class _Traced(NamedTuple):
+    """Where some columns come from.
+
+    Attributes:
+        sources: The stages whose partials hold all of their values, the nearest first.
+        table_rows: Rows of the smallest table that they are followed to; None if that is unknown.
+        filtered: Whether a filter or a limit stands on their way.
+    """
+
+    sources: list[KeySource]
+    table_rows: int | None
+    filtered: bool
+
+
 class _Finder:
     def __init__(self, graph: StageGraph, options: KeyFilterOptions) -> None:
         self._graph = graph
@@ -212,7 +234,7 @@ class _Finder:
             ]
             if not targets:
                 continue
-            sources = self._sources(stage, (*path, 1 - side), join.children[1 - side], keys[1 - side])
+            sources = self._traced(stage, (*path, 1 - side), join.children[1 - side], keys[1 - side]).sources
             for source in sources:
                 for target in targets:
                     common = sorted(source.columns.keys() & target.columns.keys())
@@ -222,6 +244,12 @@ class _Finder:
                             target=target,
                             pairs=tuple((source.columns[i], target.columns[i]) for i in common),
                             null_equality=fields.null_equality,
+                            table_rows=_least(
+                                source.table_rows,
+                                self._table_rows(
+                                    stage, (*path, side), join.children[side], {i: keys[side][i] for i in common}
+                                ),
+                            ),
                         )
 
     def _may_wait(self, target: int, source: int) -> bool:
@@ -245,28 +273,39 @@ class _Finder:
         leaf = stage.leaves[self._leaves[stage.stage][path]]
         return self._graph.stages[leaf.stage] if isinstance(leaf, ExchangeLeaf) else None
 
-    def _sources(self, stage: Stage, path: Path, node: PlanNode, keys: Mapping[int, Column]) -> list[KeySource]:
-        """Return the stages whose partials hold all values of some columns, the nearest first."""
-        found, _ = self._traced(stage, path, node, keys)
-        return found
-
-    def _traced(
-        self, stage: Stage, path: Path, node: PlanNode, keys: Mapping[int, Column]
-    ) -> tuple[list[KeySource], int | None]:
-        """Return the same, and the rows of the smallest table that the columns are followed to."""
+    def _traced(self, stage: Stage, path: Path, node: PlanNode, keys: Mapping[int, Column]) -> _Traced:
+        """Return the stages whose partials hold all values of some columns, and what is known of these."""
         if node.is_file_scan:
             producer = self._producer(stage, path)
             if producer is None:
-                return [], codec.scan_rows(node)
-            beyond, rows = self._traced(producer, (), producer.fragment, _beyond(producer, keys))
-            return [KeySource(stage=producer.stage, columns=dict(keys), table_rows=rows), *beyond], rows
-        found: list[KeySource] = []
+                return _Traced([], codec.scan_rows(node), False)
+            beyond = self._traced(producer, (), producer.fragment, _beyond(producer, keys))
+            here = KeySource(
+                stage=producer.stage, columns=dict(keys), table_rows=beyond.table_rows, filtered=beyond.filtered
+            )
+            return _Traced([here, *beyond.sources], beyond.table_rows, beyond.filtered)
+        found = _Traced([], None, False)
+        for number, columns in by_input(keys, lambda column: holding(node, column)).items():
+            below = self._traced(stage, (*path, number), node.children[number], columns)
+            found = _Traced(
+                [*found.sources, *below.sources],
+                _least(found.table_rows, below.table_rows),
+                found.filtered or below.filtered or node.kind in _SELECTIVE,
+            )
+        return found
+
+    def _table_rows(self, stage: Stage, path: Path, node: PlanNode, keys: Mapping[int, Column]) -> int | None:
+        """Return the rows of the smallest table to which some columns are followed together; None if it is unknown."""
+        if node.is_file_scan:
+            producer = self._producer(stage, path)
+            if producer is None:
+                return codec.scan_rows(node)
+            return self._table_rows(producer, (), producer.fragment, _beyond(producer, keys))
         least: int | None = None
         for number, columns in by_input(keys, lambda column: holding(node, column)).items():
-            below, rows = self._traced(stage, (*path, number), node.children[number], columns)
-            found += below
-            least = min((known for known in (least, rows) if known is not None), default=None)
-        return found, least
+            if len(columns) == len(keys):
+                least = _least(least, self._table_rows(stage, (*path, number), node.children[number], columns))
+        return least
 
     def _targets(self, stage: Stage, path: Path, node: PlanNode, keys: Mapping[int, Column]) -> list[KeyTarget]:
         """Return the lowest places where rows may be left out by some columns."""
@@ -290,6 +329,10 @@ class _Finder:
 
     def _scans_source(self, stage: Stage, path: Path, node: PlanNode) -> bool:
         return node.is_file_scan and self._producer(stage, path) is None
+
+
+def _least(*known: int | None) -> int | None:
+    return min((number for number in known if number is not None), default=None)
 
 
 def _leaf_numbers(fragment: PlanNode) -> dict[Path, int]:
@@ -331,7 +374,7 @@ def hold_or_filter(
     reads_bytes = scanned_bytes(stage) + sum(committed_bytes(partials[number]) for number in stage.inputs)
     if not mine or reads_bytes < options.from_bytes:
         return None
-    ready = [filter_ for filter_ in mine if _is_small(filter_.source, partials, reads_bytes, options, readers)]
+    ready = [filter_ for filter_ in mine if _is_small(filter_, partials, reads_bytes, options, readers)]
     if ready:
         best = min(ready, key=lambda f: (committed_rows(partials[f.source.stage]), f.source.stage))
         at_once = [f for f in ready if f.source.stage == best.source.stage]
@@ -345,25 +388,39 @@ def hold_or_filter(
         number
         for number, bytes_ in work.items()
         if bytes_ <= reads_bytes * options.most_waited
-        and (bytes_ <= reads_bytes or not _is_mutual(graph, stage, number, filters))
+        and _goes_first(graph, stage, number, filters, sooner=bytes_ <= reads_bytes)
     ]
     return Hold(until=min(soon, key=lambda number: (work[number], number))) if soon else None
 
 
-def _is_mutual(graph: StageGraph, stage: Stage, source: int, filters: Sequence[KeyFilter]) -> bool:
-    """Whether another stage could just as well wait for this one: then the sooner complete of the two goes first."""
+def _goes_first(graph: StageGraph, stage: Stage, source: int, filters: Sequence[KeyFilter], *, sooner: bool) -> bool:
+    """Whether another stage is to be complete before this one, though it might as well be the other way round.
+
+    Then that one goes first whose keys were left out by a filter of their own, or else the one that is complete sooner.
+
+    Args:
+        graph: All stages.
+        stage: This stage, which may be given the other's keys.
+        source: The other one.
+        filters: All that may be handed on.
+        sooner: Whether the other one has no more to read.
+    """
     before = {source, *ancestors(graph, source)}
-    return any(f.source.stage == stage.stage and f.target.stage in before for f in filters)
+    ours = [f.source.filtered for f in filters if f.source.stage == stage.stage and f.target.stage in before]
+    theirs = [f.source.filtered for f in filters if f.source.stage == source and f.target.stage == stage.stage]
+    if not ours:
+        return True
+    return sooner if any(ours) == any(theirs) else any(theirs)
 
 
 def _is_small(
-    source: KeySource,
+    filter_: KeyFilter,
     partials: Mapping[int, Sequence[PartialRef]],
     reads_bytes: int,
     options: KeyFilterOptions,
     readers: Readers,
 ) -> bool:
-    made = partials.get(source.stage)
+    made = partials.get(filter_.source.stage)
     if made is None or len(made) > options.most_partials:
         return False
     size_bytes = committed_bytes(made)
@@ -374,7 +431,7 @@ def _is_small(
             return False
     if size_bytes * copies * options.least_gain > reads_bytes:
         return False
-    return source.table_rows is None or committed_rows(made) <= options.most_kept * source.table_rows
+    return filter_.table_rows is None or committed_rows(made) <= options.most_kept * filter_.table_rows
 
 
 def _filtered(
