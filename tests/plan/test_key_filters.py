@@ -15,7 +15,7 @@ from apiary_df.adapt.key_filters import Filtered, Hold, KeyFilterOptions, Reader
 from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
 from apiary_df.model import PartialRef, Segment
 from apiary_df.plan.rules import RewriteOptions
-from apiary_df.plan.stages import ExchangeLeaf
+from apiary_df.plan.stages import ExchangeLeaf, StageGraph
 from apiary_df.planning import RunsOnSwarm
 from apiary_df.tasks import TaskOptions
 from plan.checks import check_rows, check_sample
@@ -214,3 +214,63 @@ def test_nothing_waits_for_a_stage_that_was_changed_to_read_it(tpch: datafusion.
             changed, graph.stages[number], filters=filters, partials={}, held={}, options=ALWAYS, readers=NOBODY
         )
         assert not isinstance(again, Hold) or again.until != until
+
+
+# -- whose keys are waited for -----------------------------------------------------------------------------------------
+
+
+def of_parts(tpch: datafusion.SessionContext, scratch: Path) -> tuple[StageGraph, int, int]:
+    """Return TPC-H Q2's stages, and which makes the least cost of each part, and which finds the parts asked for."""
+    planned = swarm(tpch, scratch).plan(tpch_queries()[2])
+    assert isinstance(planned, RunsOnSwarm)
+    shuffled = [stage.stage for stage in planned.graph.stages if stage.output == "hash"]
+    groups, parts = sorted(shuffled, key=lambda number: "p_mfgr" in str(planned.graph.stages[number].schema))
+    return planned.graph, groups, parts
+
+
+def made(rows: int) -> PartialRef:
+    segment = Segment(partition=0, offset=0, length=1, rows=rows, checksum="")
+    return PartialRef(key="p", length=1, footer_offset=0, footer_checksum="", segments=(segment,))
+
+
+SOON = replace(ALWAYS, any_stage=False, most_kept=0.3)
+"""As by default, for tables of any size."""
+
+
+def test_keys_that_a_filter_of_their_own_left_go_first(tpch: datafusion.SessionContext, tmp_path: Path) -> None:
+    graph, groups, parts = of_parts(tpch, tmp_path)
+    filters = key_filters(graph, SOON)
+    assert {(f.source.stage, f.target.stage, f.source.filtered) for f in filters} >= {
+        (groups, parts, False),
+        (parts, groups, True),
+    }
+    before = dict.fromkeys(graph.stages[groups].inputs + graph.stages[parts].inputs, (made(1 << 40),))
+    for order in ((groups, parts), (parts, groups)):
+        held: dict[int, int] = {}
+        for number in order:
+            decided = hold_or_filter(
+                graph, graph.stages[number], filters=filters, partials=before, held=held, options=SOON, readers=NOBODY
+            )
+            if isinstance(decided, Hold):
+                held[number] = decided.until
+        assert held == {groups: parts}
+
+
+def test_keys_are_few_or_many_of_the_smallest_table_that_has_them(
+    tpch: datafusion.SessionContext, tmp_path: Path
+) -> None:
+    graph, groups, parts = of_parts(tpch, tmp_path)
+    (of_groups,) = (f for f in key_filters(graph, SOON) if (f.source.stage, f.target.stage) == (groups, parts))
+    rows = tpch.table("part").count()
+    assert of_groups.source.table_rows == tpch.table("partsupp").count() > rows
+    assert of_groups.table_rows == rows
+
+    def decided(kept: int) -> object:
+        stage = graph.stages[parts]
+        partials = {**dict.fromkeys(stage.inputs, ()), groups: (made(kept),)}
+        return hold_or_filter(
+            graph, stage, filters=(of_groups,), partials=partials, held={}, options=SOON, readers=NOBODY
+        )
+
+    assert isinstance(decided(rows * 3 // 10), Filtered)
+    assert decided(rows * 4 // 10) is None
