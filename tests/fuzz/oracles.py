@@ -205,9 +205,23 @@ def judge_by_partitions(lab: Lab, query: Partitioned) -> Judged:
 
 
 def _laid_together(parts: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    """Return the rows of all parts under the whole's schema, of which the optimizer may know that it has no NULLs."""
+    """Return the rows of all parts under the whole's types.
+
+    The optimizer may know of the whole that it has no NULLs, and of a part that it is empty, which may have
+    dictionaries then.
+    """
     nullable = pa.schema([field.with_nullable(True) for field in schema])
-    return pa.concat_tables([part.cast(nullable) for part in parts])
+    return pa.concat_tables([_spelled_out(part, nullable).cast(nullable) for part in parts])
+
+
+def _spelled_out(part: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        column.cast(column.type.value_type)
+        if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(field.type)
+        else column
+        for column, field in zip(part.columns, schema, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, names=part.column_names)
 
 
 def judge_plain_partitions(lab: Lab, query: Partitioned) -> bool:
