@@ -388,29 +388,41 @@ def hold_or_filter(
         number
         for number, bytes_ in work.items()
         if bytes_ <= reads_bytes * options.most_waited
-        and _goes_first(graph, stage, number, filters, sooner=bytes_ <= reads_bytes)
+        and _goes_first(graph, stage, number, filters, options, work=bytes_, reads_bytes=reads_bytes)
     ]
     return Hold(until=min(soon, key=lambda number: (work[number], number))) if soon else None
 
 
-def _goes_first(graph: StageGraph, stage: Stage, source: int, filters: Sequence[KeyFilter], *, sooner: bool) -> bool:
-    """Whether another stage is to be complete before this one, though it might as well be the other way round.
+def _goes_first(
+    graph: StageGraph,
+    stage: Stage,
+    source: int,
+    filters: Sequence[KeyFilter],
+    options: KeyFilterOptions,
+    *,
+    work: int,
+    reads_bytes: int,
+) -> bool:
+    """Whether another stage is to be complete before this one, though it might be the other way round as well.
 
-    Then that one goes first whose keys were left out by a filter of their own, or else the one that is complete sooner.
+    If both have about as much to read, that one goes first whose keys a filter of their own left. If that tells
+    nothing, or one has far less to read, the one goes first that is complete sooner.
 
     Args:
         graph: All stages.
         stage: This stage, which may be given the other's keys.
         source: The other one.
         filters: All that may be handed on.
-        sooner: Whether the other one has no more to read.
+        options: When keys are handed on.
+        work: Bytes that are to be read until the other one is complete.
+        reads_bytes: What this one reads.
     """
     before = {source, *ancestors(graph, source)}
     ours = [f.source.filtered for f in filters if f.source.stage == stage.stage and f.target.stage in before]
     theirs = [f.source.filtered for f in filters if f.source.stage == source and f.target.stage == stage.stage]
-    if not ours:
+    if not ours or work * options.most_waited <= reads_bytes:
         return True
-    return sooner if any(ours) == any(theirs) else any(theirs)
+    return work <= reads_bytes if any(ours) == any(theirs) else any(theirs)
 
 
 def _is_small(

@@ -15,7 +15,7 @@ from apiary_df.adapt.key_filters import Filtered, Hold, KeyFilterOptions, Reader
 from apiary_df.demo import TPCH_ORDER_COLUMNS, tpch_queries
 from apiary_df.model import PartialRef, Segment
 from apiary_df.plan.rules import RewriteOptions
-from apiary_df.plan.stages import ExchangeLeaf, StageGraph
+from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
 from apiary_df.planning import RunsOnSwarm
 from apiary_df.tasks import TaskOptions
 from plan.checks import check_rows, check_sample
@@ -274,3 +274,23 @@ def test_keys_are_few_or_many_of_the_smallest_table_that_has_them(
 
     assert isinstance(decided(rows * 3 // 10), Filtered)
     assert decided(rows * 4 // 10) is None
+
+
+def scanned(stage: Stage) -> list[str]:
+    return [file.path for leaf in stage.leaves if isinstance(leaf, ScanLeaf) for file in leaf.files]
+
+
+def test_a_stage_that_has_far_less_to_read_goes_first(tpch: datafusion.SessionContext, tmp_path: Path) -> None:
+    planned = swarm(tpch, tmp_path).plan(tpch_queries()[20])
+    assert isinstance(planned, RunsOnSwarm)
+    graph = planned.graph
+    filters = key_filters(graph, SOON)
+    # What was shipped in a year is left by a filter of its own, suppliers of a country by a join.
+    (items,) = (stage for stage in graph.stages if any("lineitem" in path for path in scanned(stage)))
+    others = {f.source.stage for f in filters if f.target.stage == items.stage and not f.source.filtered}
+    assert others & {f.target.stage for f in filters if f.source.stage == items.stage and f.source.filtered}
+    decided = hold_or_filter(
+        graph, items, filters=filters, partials={}, held={}, options=replace(SOON, most_waited=4), readers=NOBODY
+    )
+    assert isinstance(decided, Hold)
+    assert decided.until in others
