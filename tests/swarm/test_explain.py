@@ -57,6 +57,14 @@ def test_explain_says_why_a_stage_is_one_task(sql: str, why: str, shared: Sessio
     assert why in explained(shared, f"EXPLAIN {sql}")
 
 
+def test_explain_says_which_shuffles_are_left_out(joined: Open) -> None:
+    sql = "SELECT * FROM orders LEFT JOIN lineitem ON o_orderkey = l_orderkey"
+    sql = f"EXPLAIN SELECT o_orderkey, o_custkey, sum(l_tax) AS tax FROM ({sql}) GROUP BY o_orderkey, o_custkey"
+    left_out = "rows are not shuffled by o_orderkey, o_custkey: they lie by o_orderkey since an earlier shuffle"
+    assert left_out in explained(joined(), sql)
+    assert "not shuffled" not in explained(joined(reuse_from_values=0), sql)
+
+
 def test_what_tasks_share_of_random_is_one_value_on_all_nodes(shared: SessionContext) -> None:
     sql = "SELECT count(DISTINCT r) AS r, sum(l_orderkey) > 0 AS s FROM lineitem, (SELECT random() AS r)"
     assert shared.sql(sql).to_pydict() == {"r": [1], "s": [True]}
