@@ -24,12 +24,11 @@ class Placement:
 
     Attributes:
         positions: Which of these columns, in the order in which they are hashed.
-        values: How many values they may have together, as far as statistics tell: what the one of them has that has
-            most; None if they tell nothing.
+        shuffle: The shuffle that hashed them.
     """
 
     positions: tuple[int, ...]
-    values: int | None
+    shuffle: PlanNode
 
     def is_of_all(self, columns: int) -> bool:
         """Whether rows lie by all of the columns that were asked about, of which there are so many."""
@@ -38,6 +37,17 @@ class Placement:
     def is_as_asked(self, columns: int) -> bool:
         """Whether they lie where a shuffle by just these columns, of which there are so many, would put them."""
         return self.positions == tuple(range(columns))
+
+    def values(self) -> int | None:
+        """Return how many values the columns may have, by statistics: what that one has which has most.
+
+        None if they tell nothing. Scans are decoded for that, with all of their files.
+        """
+        hashing = codec.hash_of_repartition(self.shuffle)
+        assert hashing is not None
+        columns = (_column(key) for key in hashing[0])
+        known = (_values(self.shuffle.children[0], column) for column in columns if column is not None)
+        return max((values for values in known if values is not None), default=None)
 
 
 def placement(node: PlanNode, keys: Sequence[bytes], partitions: int) -> Placement | None:
@@ -87,16 +97,12 @@ def _inputs_in_place(node: PlanNode) -> tuple[int, ...]:
 
 def _of_shuffle(shuffle: PlanNode, hashed: Sequence[bytes], columns: Mapping[int, Column]) -> Placement | None:
     positions: list[int] = []
-    values: list[int] = []
-    for number, expression in enumerate(hashed):
-        column = _column(expression)
+    for number, column in enumerate(map(_column, hashed)):
         same = [position for position, asked in columns.items() if column is not None and asked.index == column.index]
         if column is None or not same:
             return None
         positions.append(number if number in same else same[0])
-        known = _values(shuffle.children[0], column)
-        values += [] if known is None else [known]
-    return Placement(positions=tuple(positions), values=max(values, default=None)) if positions else None
+    return Placement(positions=tuple(positions), shuffle=shuffle) if positions else None
 
 
 def _values(node: PlanNode, column: Column) -> int | None:

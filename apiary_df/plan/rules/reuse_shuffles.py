@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from apiary_df.plan import codec
+from apiary_df.plan.columns import is_passing
 from apiary_df.plan.operators import is_null_aware, rests_on_partitioning, source_bytes
 from apiary_df.plan.placement import Placement, placement
 from apiary_df.plan.rules.options import RewriteOptions
@@ -55,17 +56,15 @@ def _without_shuffle(node: PlanNode, options: RewriteOptions, *, above: bool) ->
         return node
     keys, partitions = hashing
     found = placement(node.children[0], keys, partitions)
-    if found is None or not (
-        found.is_as_asked(len(keys)) or (not above and _spreads(found, len(keys), partitions, options))
-    ):
+    if found is None:
         return node
-    return node.children[0]
+    needless = found.is_as_asked(len(keys)) or (not above and _spreads(found, len(keys), partitions, options))
+    return node.children[0] if needless else node
 
 
 def _spreads(found: Placement, keys: int, partitions: int, options: RewriteOptions) -> bool:
     """Whether rows lie by all keys, or by some that let them come into all partitions."""
-    values = _UNKNOWN_VALUES if found.values is None else found.values
-    return found.is_of_all(keys) or values >= options.reuse_from_values * partitions
+    return found.is_of_all(keys) or (found.values() or _UNKNOWN_VALUES) >= options.reuse_from_values * partitions
 
 
 # -- joins -----------------------------------------------------------------------------------------------------------
@@ -102,9 +101,11 @@ def _joined(node: PlanNode, options: RewriteOptions) -> PlanNode:
     right = _side(node.children[1], tuple(pair.right for pair in on), options)
     if left is None or right is None or _partitions(left.shuffle) != _partitions(right.shuffle):
         return node
-    stays = max((side for side in (left, right) if side.found is not None), key=lambda s: s.preference, default=None)
-    if stays is None or stays.found is None:
+    lying = [side for side in (left, right) if side.found is not None]
+    if not lying:
         return node
+    stays = max(lying, key=lambda side: side.preference) if len(lying) > 1 else lying[0]
+    assert stays.found is not None
     positions = stays.found.positions
     inputs = [
         _with_shuffle(side.input, None)
@@ -123,7 +124,7 @@ def _is_shuffled_join(node: PlanNode) -> bool:
 
 def _side(input_: PlanNode, keys: tuple[bytes, ...], options: RewriteOptions) -> _Side | None:
     shuffle = input_
-    while shuffle.kind in _ABOVE_SHUFFLES:
+    while shuffle.kind in _ABOVE_SHUFFLES and is_passing(shuffle):
         shuffle = shuffle.children[0]
     hashing = codec.hash_of_repartition(shuffle)
     if hashing is None or codec.keeps_order(shuffle):
