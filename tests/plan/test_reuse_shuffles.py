@@ -242,6 +242,15 @@ def test_sides_that_lie_alike_are_not_shuffled_again(numbers: datafusion.Session
     check(numbers, sql, tmp_path)
 
 
+def test_of_two_sides_that_lie_differently_the_one_of_more_bytes_stays(
+    numbers: datafusion.SessionContext, tmp_path: Path
+) -> None:
+    by_other = "(SELECT max(k) AS k, n AS m FROM few GROUP BY n) f"
+    sql = f"SELECT * FROM {GROUPED} JOIN {by_other} ON g.k = f.k AND g.m = f.m"
+    assert sorted(shuffles(planned(numbers, sql, WHEREVER, tmp_path))) == [["k"], ["k"], ["n"]]
+    check(numbers, sql, tmp_path)
+
+
 def test_an_aggregate_of_rows_that_lie_by_some_of_its_groups_is_one_step(
     numbers: datafusion.SessionContext, tmp_path: Path
 ) -> None:

@@ -101,12 +101,11 @@ def _joined(node: PlanNode, options: RewriteOptions) -> PlanNode:
     right = _side(node.children[1], tuple(pair.right for pair in on), options)
     if left is None or right is None or _partitions(left.shuffle) != _partitions(right.shuffle):
         return node
-    lying = [side for side in (left, right) if side.found is not None]
-    if not lying:
+    ways = {side.found.positions: side for side in (left, right) if side.found is not None}
+    if not ways:
         return node
-    stays = max(lying, key=lambda side: side.preference) if len(lying) > 1 else lying[0]
-    assert stays.found is not None
-    positions = stays.found.positions
+    # What a side is made of is asked only if there is a choice: its scans are decoded for that.
+    positions = max(ways, key=lambda way: ways[way].preference) if len(ways) > 1 else next(iter(ways))
     inputs = [
         _with_shuffle(side.input, None)
         if side.found is not None and side.found.positions == positions
