@@ -33,6 +33,11 @@ UNHEARD_BEATS = 4
 UNREAD_BEATS = 40
 """The same of mail that it has not read by its own account: its inbox may be waiting while its heart beats."""
 
+LOOKS_A_DEATH = 4
+"""Looks that a session with a query under way must have had at a heartbeat, spread over the time to death, to take its
+node for dead: one that was stopped itself, maybe with the whole machine, judges nobody.
+"""
+
 
 @dataclass(slots=True)
 class _Given:
@@ -123,6 +128,9 @@ class SwarmView:
             host=host,
         )
         self._read_s = float("-inf")
+        self._looked_s = host.now_s()
+        self._looks_on = False
+        self._most_gap_s = max((settings.dead_after_s or 5.0) / LOOKS_A_DEATH, settings.heartbeat_s or 1.0)
         self._readings = 0
         self._patience = Patience(settings.dead_after_s or 0.0, host.now_s)
         # The probe's time of writing is the store's clock: old heartbeats are old by it, whatever this clock says.
@@ -146,12 +154,20 @@ class SwarmView:
             StorageError: If they cannot be read.
         """
         with self._lock:
-            self._views = tuple(read_nodes(self.store, self._observer, self._host.now_s(), self._host))
+            now_s = self._host.now_s()
+            if self._looks_on:
+                self._observer.leave_out(max(0.0, now_s - self._looked_s - self._most_gap_s))
+            self._looked_s, self._looks_on = now_s, self._is_at_work()
+            self._views = tuple(read_nodes(self.store, self._observer, now_s, self._host))
             self._by_id = {view.info.node_id: view for view in self._views}
             self._read_s = self._host.now_s()
             self._readings += 1
             self._forget()
             return self._views
+
+    def _is_at_work(self) -> bool:
+        """Whether a query is under way, which has heartbeats read every so often; between queries nobody looks."""
+        return bool(self._own_queries - self._ended_queries)
 
     def _forget(self) -> None:
         """Forget ended queries that no node names any more, and nodes that are gone."""
@@ -342,6 +358,7 @@ class SwarmView:
         """Note that a query of this session is over."""
         with self._lock:
             self._ended_queries.add(query_id)
+            self._looks_on = self._looks_on and self._is_at_work()
 
     def doubts_about(self, node_id: str) -> Doubt | None:
         """Begin to watch whether a node names a query that it was just sent work of; None if it cannot be seen."""

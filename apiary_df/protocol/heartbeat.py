@@ -102,6 +102,11 @@ class NodeObserver:
             reason=_reason(heartbeat, state, age_s) or unreadable,
         )
 
+    def leave_out(self, seconds: float) -> None:
+        """Count so many seconds until now as none: the observer was not looking; nodes may have stood still with it."""
+        for seen in self._sightings.values():
+            seen.changed_s += seconds
+
     def forget_others(self, node_ids: Iterable[str]) -> None:
         """Forget nodes whose heartbeats are gone."""
         kept = set(node_ids)

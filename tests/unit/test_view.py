@@ -10,6 +10,7 @@ from swarm.planted import heartbeat
 
 from apiary_df.config import Settings
 from apiary_df.errors import StorageUnreachable
+from apiary_df.host import SystemHost
 from apiary_df.model import NodeInfo, TaskKey
 from apiary_df.plan.functions import PythonFunction
 from apiary_df.protocol import keys
@@ -270,3 +271,79 @@ def test_where_no_node_runs_functions_they_are_refused(store: Store, view: Swarm
     runners = view.runners_of(FUNCTIONS)
     assert runners.refusal is not None
     assert "closed (it was not started with --allow-udfs)" in runners.refusal.message
+
+
+# -- for how long nodes are silent -------------------------------------------------------------------------------------
+
+DEAD_S = 8.0
+BEAT_S = 1.0
+
+
+class HandHost(SystemHost):
+    """A host whose clock is moved by hand."""
+
+    def __init__(self) -> None:
+        self.at_s = 100.0
+
+    def now_s(self) -> float:
+        return self.at_s
+
+
+class Watcher:
+    """A view with a clock of its own, of a node that beats when it is told to."""
+
+    def __init__(self, store: Store) -> None:
+        self.host, self._store, self._seq = HandHost(), store, 0
+        settings = Settings(heartbeat_s=BEAT_S, suspect_after_s=DEAD_S / 2, dead_after_s=DEAD_S)
+        self.view = SwarmView(store, "session-1", settings, host=self.host)
+        self.beat()
+        self.after(0.0)
+
+    def beat(self) -> None:
+        self._seq += 1
+        beat(self._store, seq=self._seq)
+
+    def after(self, seconds: float) -> str:
+        """Return the node's state when the session looks, so many seconds after its last look."""
+        self.host.at_s += seconds
+        (seen,) = self.view.refresh()
+        return seen.info.state.value
+
+
+def test_a_session_that_was_stopped_with_a_query_under_way_judges_nobody(store: Store) -> None:
+    watcher = Watcher(store)
+    watcher.view.query_started(OWN)
+    watcher.after(BEAT_S)
+    assert watcher.after(100 * DEAD_S) == "alive"
+    watcher.beat()
+    assert watcher.after(BEAT_S) == "alive"
+
+
+def test_time_in_which_a_session_looks_on_counts_beside_time_in_which_it_was_stopped(store: Store) -> None:
+    watcher = Watcher(store)
+    watcher.view.query_started(OWN)
+    watcher.after(BEAT_S)
+    states = [watcher.after(BEAT_S) for _ in range(3)]
+    states.append(watcher.after(100 * DEAD_S))
+    states += [watcher.after(BEAT_S) for _ in range(2)]
+    assert states == ["alive", "alive", "suspect", "suspect", "suspect", "dead"]
+
+
+def test_between_queries_all_time_counts(store: Store) -> None:
+    watcher = Watcher(store)
+    for query in (OWN, OTHER):
+        watcher.view.query_started(query)
+    watcher.after(BEAT_S)
+    for query in (OWN, OTHER):
+        watcher.view.query_ended(query)
+    watcher.view.query_started("q-next")
+    assert watcher.after(DEAD_S) == "dead"
+
+
+def test_one_of_several_queries_that_ends_leaves_a_session_that_looks_on(store: Store) -> None:
+    watcher = Watcher(store)
+    for query in (OWN, OTHER):
+        watcher.view.query_started(query)
+    watcher.after(BEAT_S)
+    watcher.view.query_ended(OTHER)
+    assert watcher.after(DEAD_S) == "alive"
