@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from chaos.places import BUCKET, s3_service
 from hypothesis import HealthCheck, settings
+from swarm.helpers import PATIENT
 
 from apiary_df.store import StoreOptions
 
@@ -21,6 +22,15 @@ def own_cell_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep tests, and the nodes that they start, off the cell cache of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """Let sessions, commands and nodes that have no settings of their own bear with a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PATIENT.items():
+            patch.setenv(name, value)
         yield
 
 

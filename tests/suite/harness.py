@@ -33,9 +33,18 @@ PARTITIONS = (1, 2, 3, 7, 16)
 one there would be no exchange, and that bee does the tasks of both."""
 
 SETTINGS = Settings(
-    small_bytes=0, finish_here_bytes=0, min_task_bytes=0, min_cell_bytes=1, target_cell_bytes=1, timeout_s=120
+    small_bytes=0,
+    finish_here_bytes=0,
+    min_task_bytes=0,
+    min_cell_bytes=1,
+    target_cell_bytes=1,
+    timeout_s=120,
+    suspect_after_s=300,
+    dead_after_s=600,
 )
-"""Nothing is too small to be distributed, every row group is a cell, and a query that hangs fails."""
+"""Nothing is too small to be distributed, every row group is a cell, a query that hangs fails, and no node is given up
+because the machine is busy.
+"""
 
 _GROUPS = re.compile(r"file_groups=\{(\d+) groups?: \[\[([^\]]*)\]")
 

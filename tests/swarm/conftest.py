@@ -13,7 +13,7 @@ import pytest
 from apiary_df import LocalSwarm, SessionContext, Settings
 from apiary_df.demo.data import generate_tpch, tpch_paths
 from swarm import python_functions, surface
-from swarm.helpers import FORCED, START_S
+from swarm.helpers import CALM, FORCED, START_S
 
 TPCH_SCALE = 0.01
 TPCH_PARTS = 3
@@ -59,7 +59,7 @@ def plain(tpch_files: dict[str, Path]) -> datafusion.SessionContext:
 @pytest.fixture(scope="session")
 def swarm() -> Iterator[LocalSwarm]:
     """Two node processes of one bee on a folder. Tests leave them as they are."""
-    with LocalSwarm(2, settings=Settings(heartbeat_s=0.2, node_start_timeout_s=START_S)) as swarm:
+    with LocalSwarm(2, settings=Settings(heartbeat_s=0.2, node_start_timeout_s=START_S, **CALM)) as swarm:
         yield swarm
 
 

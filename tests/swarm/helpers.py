@@ -19,7 +19,14 @@ from apiary_df.testing.compare import compare_tables
 START_S = 120.0
 """How long a node may take to start; it takes one second, and a busy machine needs patience."""
 
+CALM: Mapping[str, Any] = {"suspect_after_s": 300.0, "dead_after_s": 600.0}
+"""Settings under which nobody is taken for silent: a busy machine may stand still for seconds, or one process of it.
+
+Tests of what follows from silence say themselves when it begins.
+"""
+
 FORCED: Mapping[str, Any] = {
+    **CALM,
     "small_bytes": 0,
     "finish_here_bytes": 0,
     "min_task_bytes": 0,
@@ -27,12 +34,17 @@ FORCED: Mapping[str, Any] = {
     "broadcast_from_bytes": 0,
     "node_start_timeout_s": START_S,
 }
-"""Settings under which nothing is too small to be distributed."""
+"""Settings under which nothing is too small to be distributed, and no node is left out of it."""
+
+PATIENT: Mapping[str, str] = {
+    f"APIARY_{name.upper()}": str(value) for name, value in {**CALM, "node_start_timeout_s": START_S}.items()
+}
+"""The same, and time to start, in the environment of processes."""
 
 SIGNIFICANT_DIGITS = 14
 """Digits of floats that must agree, though sums are added up in another order."""
 
-LATE_S = 15.0
+LATE_S = 60.0
 """How long a node may take to notice that a query is over. Most need a heartbeat; a busy machine needs patience."""
 
 

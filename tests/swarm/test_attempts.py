@@ -21,8 +21,8 @@ from apiary_df.testing.faults import Fault, Faults, FaultyStore
 from apiary_df.worker.node import Node
 from swarm.helpers import FORCED, check_nothing_left
 
-CALM = Settings(heartbeat_s=0.05, suspect_after_s=300.0, dead_after_s=600.0)
-"""Heartbeats often enough to tell of forgotten work; on a busy machine no node is silent for that long."""
+HEARTBEAT_S = 0.05
+"""Heartbeats often enough to tell of forgotten work."""
 
 ROWS = 300
 GROUPED = "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k"
@@ -50,7 +50,8 @@ def opened(table: Path) -> Iterator[Opened]:
     def start(*faults: Fault, **overrides: Any) -> SessionContext:
         root = f"memory://{uuid.uuid4().hex}"
         shared = Faults(list(faults))
-        settings = CALM.with_overrides(**{**FORCED, "retry_after_s": 0.01, **overrides})
+        given = {**FORCED, "retry_after_s": 0.01, "speculate": False, **overrides}
+        settings = Settings().with_overrides(**{"heartbeat_s": HEARTBEAT_S, **given})
         for name in ("node-0", "node-1"):
             store = FaultyStore(open_store(root), shared, process=name)
             node = Node(store, bees=1, memory_bytes=64 << 20, settings=settings, node_id=name)
@@ -59,8 +60,7 @@ def opened(table: Path) -> Iterator[Opened]:
             ends.extend((node.stop, thread.join))
             assert node.ready.wait(60)
         # What is lost here is objects, before a row is handed over: when a task sees the loss, others may be done.
-        told = {**FORCED, "retry_after_s": 0.01, "stream_result": False, **overrides}
-        ctx = SessionContext(storage=root, inline_partial_bytes=0, **told)
+        ctx = SessionContext(storage=root, **{"inline_partial_bytes": 0, "stream_result": False, **given})
         ends.insert(0, ctx.close)
         ctx.register_parquet("t", str(table))
         return ctx
@@ -173,6 +173,7 @@ def test_a_task_that_hangs_is_done_by_the_other_node(opened: Opened) -> None:
 
     ctx = opened(
         Fault(what="act", request="put", key="*/partial_0_1_0.arrow", act=hang),
+        speculate=True,
         speculate_after_s=0.1,
         speculate_factor=1.0,
     )

@@ -40,21 +40,21 @@ from apiary_df.tables import CellTable, register
 from apiary_df.worker.bee import Bench, prepare_plan
 from apiary_df.worker.engine import Engine
 from swarm import planted
+from swarm.helpers import CALM
 
 FILES, ROWS_PER_FILE = 4, 500
 BY_GROUP = "SELECT g, count(x) AS n, sum(x) AS s FROM t GROUP BY g ORDER BY g"
-SECONDS = 15.0
-"""What "within seconds" means for a person who waits."""
+SECONDS = 60.0
+"""What "within seconds" means on a busy machine: the store's own patience would be minutes."""
 
 FORCED: dict[str, Any] = {
+    **CALM,
     "small_bytes": 0,
     "finish_here_bytes": 0,
     "min_task_bytes": 0,
     "progress": False,
     "heartbeat_s": 0.1,
-    "suspect_after_s": 2.0,
-    "dead_after_s": 5.0,
-    "timeout_s": 30.0,
+    "timeout_s": 60.0,
 }
 """Settings under which the smallest query is distributed, and a node's signs are frequent."""
 

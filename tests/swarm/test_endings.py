@@ -17,7 +17,7 @@ from apiary_df.errors import ApiaryError, QueryCancelled, QueryTimeout, TaskFail
 from apiary_df.protocol import keys
 from apiary_df.store import open_store
 from swarm.conftest import Open
-from swarm.helpers import check_nothing_left, wait_until, wait_until_idle
+from swarm.helpers import LATE_S, check_nothing_left, wait_until, wait_until_idle
 
 pytestmark = pytest.mark.processes
 
@@ -172,7 +172,7 @@ def _end_at_work(ctx: SessionContext, end: Callable[[RecordBatchStream], object]
     runner.start()
     wait_until(lambda: any(view.heartbeat.queries for view in ctx.nodes()), "a node at work")
     end(stream)
-    runner.join(30)
+    runner.join(LATE_S)
     assert not runner.is_alive()
     assert [type(error) for error in caught] == [QueryCancelled]
 

@@ -20,7 +20,7 @@ from apiary_df.replay.again import prepared, run
 from apiary_df.replay.trace import UNENDED, UNREADABLE, find_queries, read_trace
 from apiary_df.store import open_store
 from swarm.conftest import Open, opening
-from swarm.helpers import wait_until
+from swarm.helpers import CALM, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -39,7 +39,7 @@ QUICK = {
 }
 """Signs of life that are frequent, so that death is noticed soon."""
 
-CALM: dict[str, Any] = {"heartbeat_s": 0.2, "suspect_after_s": 300.0, "dead_after_s": 600.0, "speculate": False}
+ONE_ATTEMPT: dict[str, Any] = {**CALM, "heartbeat_s": 0.2, "speculate": False}
 """One attempt a task, however busy the machine is."""
 
 ATTACHED = {"inline_partial_bytes": 0, "attached_partial_bytes": 8 << 20}
@@ -58,14 +58,14 @@ CHANGED = (tpch_queries()[3], tpch_queries()[17])
 def kept_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSwarm]:
     """Two nodes on a folder of their own: what is kept there is in no other test's way."""
     storage = str(tmp_path_factory.mktemp("kept"))
-    with LocalSwarm(2, storage=storage, in_process=True, settings=Settings(**CALM)) as swarm:
+    with LocalSwarm(2, storage=storage, in_process=True, settings=Settings(**ONE_ATTEMPT)) as swarm:
         yield swarm
 
 
 @pytest.fixture
 def keeping(kept_swarm: LocalSwarm, tpch_files: dict[str, Path]) -> Iterator[Open]:
     """Opens sessions on that swarm."""
-    with opening(kept_swarm, tpch_files, **CALM) as open_session:
+    with opening(kept_swarm, tpch_files, **ONE_ATTEMPT) as open_session:
         yield open_session
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from apiary_df import LocalSwarm, SessionContext, Settings
 from apiary_df.cli.app import app
 from apiary_df.errors import TaskFailed
-from swarm.helpers import FORCED
+from swarm.helpers import CALM, FORCED
 
 pytestmark = pytest.mark.processes
 
@@ -27,7 +27,7 @@ GROUPS = "SELECT g, count(*) AS n FROM t GROUP BY g"
 CASTS = "SELECT g, sum(CAST(text AS INT)) AS s FROM t GROUP BY g"
 
 
-CALM: dict[str, Any] = {"heartbeat_s": 0.2, "suspect_after_s": 300.0, "dead_after_s": 600.0, "speculate": False}
+ONE_ATTEMPT: dict[str, Any] = {**CALM, "heartbeat_s": 0.2, "speculate": False}
 """One attempt a task, however busy the machine is."""
 
 
@@ -48,8 +48,8 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
     pq.write_table(pa.table({"g": [1, 2], "text": ["1", "2"]}), folder / "0.parquet")
     pq.write_table(pa.table({"g": [1, 2], "text": ["3", "hive"]}), folder / "1.parquet")
     with (
-        LocalSwarm(2, storage=root, in_process=True, settings=Settings(**CALM)),
-        SessionContext(storage=root, keep=True, **FORCED, **CALM) as ctx,
+        LocalSwarm(2, storage=root, in_process=True, settings=Settings(**ONE_ATTEMPT)),
+        SessionContext(storage=root, keep=True, **{**FORCED, **ONE_ATTEMPT}) as ctx,
     ):
         ctx.register_parquet("t", str(folder))
         ctx.sql(GROUPS).collect()
@@ -119,7 +119,7 @@ def test_the_debugger_has_the_task_before_it_runs(left: Left, then: str, code: i
         input=f"print('task', ready.task.stage, ready.task.task)\n{then}\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == code, done.stderr
@@ -146,7 +146,7 @@ def test_nonsense_ends_with_a_message_and_code_2(left: Left, arguments: tuple[st
 
 
 def test_the_command_that_ran_a_query_says_how_to_replay_it(left: Left) -> None:
-    forced = [flag for name, value in {**FORCED, **CALM}.items() for flag in ("--set", f"{name}={value}")]
+    forced = [flag for name, value in {**FORCED, **ONE_ATTEMPT}.items() for flag in ("--set", f"{name}={value}")]
     flags = ["sql", "-s", left.root, "-t", f"t={left.table}", "--set", "keep_failed=yes", *forced]
     result = CliRunner().invoke(app, [*flags, CASTS])
     assert result.exit_code == 1

@@ -256,7 +256,7 @@ def test_functions_of_a_script_bring_its_helpers_and_globals(swarm: LocalSwarm, 
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "same"), done.stderr
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from swarm.helpers import PATIENT
 from typer.testing import CliRunner, Result
 
 from apiary_df.cli.app import app
@@ -34,7 +35,9 @@ def age(store: Store, query_id: str) -> None:
 
 
 def gc(store: Store, *arguments: str) -> Result:
-    return CliRunner().invoke(app, ["gc", "-s", store.url, *arguments], env={"COLUMNS": "240"})
+    """Run the command with default settings."""
+    environ = {"COLUMNS": "240", **dict.fromkeys(PATIENT)}
+    return CliRunner().invoke(app, ["gc", "-s", store.url, *arguments], env=environ)
 
 
 def test_dry_run_shows_what_would_go_and_what_stays_with_the_reasons(store: Store) -> None:
