@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,8 +22,6 @@ BUCKET = "bench"
 SWARM_URL = f"s3://{BUCKET}/swarm"
 
 _HOST = "127.0.0.1"
-_START_TIMEOUT_S = 30.0
-_START_POLL_S = 0.05
 _STOP_TIMEOUT_S = 5.0
 
 
@@ -74,24 +70,22 @@ def s3_server(*, first_byte_ms: float = 0.0, ms_per_mib: float = 0.0) -> Iterato
         first_byte_ms: Wait of each request.
         ms_per_mib: Wait for each MiB that it carries.
     """
-    port = _free_port()
     server = subprocess.Popen(
         [
-            *(sys.executable, "-m", "benchmarks.s3_endpoint", "--host", _HOST, "--port", str(port)),
+            *(sys.executable, "-m", "benchmarks.s3_endpoint", "--host", _HOST, "--port", "0"),
             *("--latency-ms", str(first_byte_ms), "--ms-per-mib", str(ms_per_mib)),
         ],
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    variables = {
-        "AWS_ENDPOINT_URL": f"http://{_HOST}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "benchmark-key-id",
-        "AWS_SECRET_ACCESS_KEY": "benchmark-secret-key",
-    }
     try:
-        _await_port(server, port)
+        variables = {
+            "AWS_ENDPOINT_URL": f"http://{_HOST}:{_port_of(server)}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "benchmark-key-id",
+            "AWS_SECRET_ACCESS_KEY": "benchmark-secret-key",
+        }
         with _environment(variables):
             _create_bucket(variables["AWS_ENDPOINT_URL"])
             yield Endpoint(url=variables["AWS_ENDPOINT_URL"])
@@ -102,6 +96,8 @@ def s3_server(*, first_byte_ms: float = 0.0, ms_per_mib: float = 0.0) -> Iterato
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+        if server.stdout is not None:
+            server.stdout.close()
 
 
 def upload(tables: Mapping[str, Path], folder: str = "tables") -> dict[str, str]:
@@ -127,23 +123,15 @@ def _create_bucket(endpoint: str) -> None:
     client.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _await_port(server: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline and server.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex((_HOST, port)) == 0:
-                return
-        time.sleep(_START_POLL_S)
-    raise SystemExit(
-        f"the moto server did not answer on {_HOST}:{port} within {_START_TIMEOUT_S:.0f} s "
-        f"(exit code {server.poll()}); is moto[server] installed? pip install 'apiary-df[dev]'"
-    )
+def _port_of(server: subprocess.Popen[bytes]) -> int:
+    """Return the port that a server says it listens on; one that was looked for before it may be another's by then."""
+    said = server.stdout.readline() if server.stdout is not None else b""
+    if not said:
+        raise SystemExit(
+            f"the moto server ended before it listened (exit code {server.wait()}); is moto[server] installed? "
+            "pip install 'apiary-df[dev]'"
+        )
+    return int(said)
 
 
 @contextmanager

@@ -96,17 +96,19 @@ def kind_of(method: str, path: str, query: str) -> str:
 
 
 def main(
-    port: Annotated[int, typer.Option(help="Port on this machine.")],
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 is one that is free.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     latency_ms: Annotated[float, typer.Option(min=0, help="Wait of each request.")] = 0.0,
     ms_per_mib: Annotated[float, typer.Option(min=0, help="Wait for each MiB that it carries.")] = 0.0,
 ) -> None:
-    """Serve until the process is ended."""
+    """Say on which port, and serve until the process is ended."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-    from werkzeug.serving import run_simple
+    from werkzeug.serving import make_server
 
     service = Counted(DomainDispatcherApplication(create_backend_app), latency_ms / 1000, ms_per_mib / 1000)
-    run_simple(host, port, service, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server(host, port, service, threaded=True, request_handler=MotoRequestHandler)
+    print(server.server_port, flush=True)
+    server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -23,8 +21,15 @@ S3_ENDPOINT_VARIABLE = "APIARY_TEST_S3_ENDPOINT"
 
 BUCKET = "apiary-test"
 
-START_S = 60.0
-"""How long the S3 service may take to answer."""
+_SERVER = """
+import threading
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+threading.Event().wait()
+"""
+"""A service that says which port it listens on: one that was looked for before it starts may be another's by then."""
 
 
 @contextmanager
@@ -59,37 +64,27 @@ def s3_service() -> Iterator[StoreOptions]:
         _create_bucket(options)
         yield options
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = StoreOptions(
-        endpoint=f"http://127.0.0.1:{port}",
-        region="us-east-1",
-        access_key_id="test-key-id",
-        secret_access_key="test-secret-key",
-        allow_http=True,
-    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
+    assert process.stdout is not None
     try:
-        give_up_s = time.monotonic() + START_S
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > give_up_s:
-                raise RuntimeError(f"the S3 service on port {port} does not answer (exit code {process.poll()})")
-            time.sleep(0.05)
+        port = process.stdout.readline().strip()
+        if not port:
+            raise RuntimeError(f"the S3 service ended before it listened (exit code {process.wait()})")
+        options = StoreOptions(
+            endpoint=f"http://127.0.0.1:{port}",
+            region="us-east-1",
+            access_key_id="test-key-id",
+            secret_access_key="test-secret-key",
+            allow_http=True,
+        )
         _create_bucket(options)
         yield options
     finally:
         process.kill()
         process.wait()
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        process.stdout.close()
 
 
 def _create_bucket(options: StoreOptions) -> None:
