@@ -11,7 +11,7 @@ from apiary_df.model import TaskSpec
 from apiary_df.protocol.messages import TaskMail
 from apiary_df.worker.desk import Desk, Order
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def order(task: int, *, query: str = "q1", sender: str = "s1", slots: int = 1, attempt: int = 0) -> Order:

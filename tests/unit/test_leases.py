@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from swarm.helpers import LATE_S, wait_until
 
 from apiary_df import leases
 from apiary_df.errors import StorageTransient
@@ -25,11 +25,8 @@ def store() -> Store:
     return open_store(f"memory://{secrets.token_hex(4)}")
 
 
-def wait_until(true: Callable[[], object]) -> None:
-    give_up_s = time.monotonic() + 15
-    while not true():
-        assert time.monotonic() < give_up_s
-        time.sleep(0.002)
+def no_renewals() -> bool:
+    return not any(thread.name == "leases" for thread in threading.enumerate())
 
 
 def keeper_of(store: Store, *, doubt_after_s: float = 60.0) -> LeaseKeeper:
@@ -56,7 +53,7 @@ class Held(Store):
 
     def put(self, key: str, data: Data) -> None:
         self.arrived.set()
-        assert self.let.wait(15)
+        assert self.let.wait(LATE_S)
         if self.fails:
             raise StorageTransient("no")
         super().put(key, data)
@@ -67,37 +64,40 @@ class TestKeeper:
         keeper = keeper_of(store)
         for query_id in ("q1", "q2"):
             keeper.hold(query_id)
-        wait_until(lambda: min(seq_of(store, "q1"), seq_of(store, "q2")) > 2)
+        wait_until(lambda: min(seq_of(store, "q1"), seq_of(store, "q2")) > 2, "both are renewed")
         keeper.release("q1")
         ended = seq_of(store, "q1")
         moved = seq_of(store, "q2")
-        wait_until(lambda: seq_of(store, "q2") > moved + 2)
+        wait_until(lambda: seq_of(store, "q2") > moved + 2, "the other is renewed")
         assert seq_of(store, "q1") == ended
         keeper.release("q2")
-        wait_until(lambda: not any(thread.name == "leases" for thread in threading.enumerate()))
+        wait_until(no_renewals, "the keeper rests")
 
     def test_it_goes_on_when_a_query_comes_after_a_pause(self, store: Store) -> None:
         keeper = keeper_of(store)
         for query_id in ("q1", "q2"):
             keeper.hold(query_id)
-            wait_until(lambda query_id=query_id: seq_of(store, query_id) > 1)  # type: ignore[misc]
+            wait_until(lambda query_id=query_id: seq_of(store, query_id) > 1, "it is renewed")  # type: ignore[misc]
             keeper.release(query_id)
-            wait_until(lambda: not any(thread.name == "leases" for thread in threading.enumerate()))
+            wait_until(no_renewals, "the keeper rests")
 
     @pytest.mark.parametrize("fails", [False, True])
-    def test_release_waits_for_a_renewal_and_leaves_the_lease_to_its_caller(self, store: Store, fails: bool) -> None:
+    def test_release_waits_for_a_renewal_and_leaves_the_lease_to_its_caller(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, fails: bool
+    ) -> None:
+        monkeypatch.setattr(leases, "RELEASE_WAIT_S", LATE_S)
         held = Held(store)
         held.fails = fails
         keeper = keeper_of(held)
         keeper.hold("q1")
-        assert held.arrived.wait(15)
+        assert held.arrived.wait(LATE_S)
         releasing = threading.Thread(target=keeper.release, args=("q1",))
         releasing.start()
         held.let.set()
-        releasing.join(15)
+        releasing.join(LATE_S)
         assert not releasing.is_alive()
         assert seq_of(store, "q1") == (-1 if fails else 1)
-        wait_until(lambda: not any(thread.name == "leases" for thread in threading.enumerate()))
+        wait_until(no_renewals, "the keeper rests")
         assert held.counts.snapshot().get("delete", 0) == 0
 
     def test_renewal_that_outlasts_the_release_leaves_nothing(
@@ -107,11 +107,11 @@ class TestKeeper:
         held = Held(store)
         keeper = keeper_of(held)
         keeper.hold("q1")
-        assert held.arrived.wait(15)
+        assert held.arrived.wait(LATE_S)
         keeper.release("q1")
         assert seq_of(store, "q1") == -1
         held.let.set()
-        wait_until(lambda: not any(thread.name == "leases" for thread in threading.enumerate()))
+        wait_until(no_renewals, "the keeper rests")
         assert seq_of(store, "q1") == -1
         assert held.counts.snapshot()["delete"] == 1
 
@@ -120,7 +120,7 @@ class TestKeeper:
         put_lease(store, "q1")
         keeper.hold("q1")
         keeper.hold("q2")  # its lease is gone before the first renewal
-        wait_until(lambda: keeper.is_lost("q2") and seq_of(store, "q1") > 1)
+        wait_until(lambda: keeper.is_lost("q2") and seq_of(store, "q1") > 1, "one is lost and the other renewed")
         assert not keeper.is_lost("q1")
         assert seq_of(store, "q2") == -1
         keeper.release("q1")

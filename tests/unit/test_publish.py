@@ -220,7 +220,7 @@ def test_two_that_decide_at_the_same_time_agree(tmp_path: Path, begun: int) -> N
 
         def pause(silent: threading.Event = silent, go_on: threading.Event = go_on) -> None:
             silent.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
         def session(
             place: Place = place,
@@ -238,11 +238,11 @@ def test_two_that_decide_at_the_same_time_agree(tmp_path: Path, begun: int) -> N
 
         thread = threading.Thread(target=session)
         thread.start()
-        assert silent.wait(10)
+        assert silent.wait(60)
 
         def wake(thread: threading.Thread = thread, go_on: threading.Event = go_on) -> None:
             go_on.set()
-            thread.join(10)
+            thread.join(60)
 
         take_back(watched(place.base, paused, wake), staging_folder(QUERY), "a node")
         wake()

