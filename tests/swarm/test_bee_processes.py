@@ -22,7 +22,7 @@ from datafusion import udf
 from apiary_df import LocalSwarm, SessionContext, Settings
 from apiary_df.errors import QueryCancelled
 from apiary_df.report import AttemptReport, QueryReport
-from swarm.helpers import FORCED, check_nothing_left, wait_until, wait_until_idle
+from swarm.helpers import FORCED, LATE_S, check_nothing_left, wait_until, wait_until_idle
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -41,14 +41,18 @@ HUNGER_BYTES = 400 << 20
 
 
 class Once:
-    """Does something strange in one call of all, in whichever process; the others give back what they got."""
+    """Does something strange in one call of all, in whichever process; the others give back what they got.
+
+    The mark becomes a file that says which process it was.
+    """
 
     def __init__(self, mark: Path, strange: Callable[[], object]) -> None:
         self.mark, self.strange = mark, strange
 
     def __call__(self, values: pa.Array) -> pa.Array:
+        said = self.mark.with_name(f"by-{os.getpid()}")
         try:
-            self.mark.unlink()
+            self.mark.rename(said)
         except FileNotFoundError:
             return values
         self.strange()
@@ -200,10 +204,12 @@ def test_cancelling_ends_a_bee_that_is_deep_in_native_code(swarm: LocalSwarm, ta
         thread = threading.Thread(target=lambda: _take_all(stream, cancelled))
         thread.start()
         wait_until(lambda: not (tmp_path / "once").exists(), "the function at work")
+        (bee,) = (int(said.name.removeprefix("by-")) for said in tmp_path.glob("by-*"))
+        assert bee in before
         stream.cancel()
-        thread.join(30)
+        thread.join(LATE_S)
         assert cancelled.is_set()
-        wait_until(lambda: len(before - processes_below(process.pid)) == 1, "its bee ended")
+        wait_until(lambda: bee not in processes_below(process.pid), "its bee ended")
         wait_until(lambda: len(processes_below(process.pid)) == 1 + BEES, "another bee in its place")
         wait_until_idle(ctx)
     assert process.poll() is None
@@ -252,7 +258,7 @@ def test_bees_end_with_their_node_however_it_ends(how: signal.Signals) -> None:
         bees = processes_below(process.pid)
         assert len(bees) == 1 + BEES
         process.send_signal(how)
-        process.wait(30)
+        process.wait(LATE_S)
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in bees), "all processes of the node gone")
 
 
@@ -261,7 +267,7 @@ def test_a_node_whose_nursery_is_lost_leaves() -> None:
         (process,) = swarm.processes.values()
         (nursery,) = _children(process.pid)
         os.kill(nursery, signal.SIGKILL)
-        wait_until(lambda: process.poll() is not None, "the node gone", 30)
+        wait_until(lambda: process.poll() is not None, "the node gone")
 
 
 SILENT_BEES = """
@@ -292,7 +298,7 @@ nursery.wait()
 def test_bees_that_never_say_that_they_are_ready_are_not_waited_for(tmp_path: Path) -> None:
     """In a process of its own, since nurseries are forked before there are threads."""
     script = SILENT_BEES.format(scratch=str(tmp_path / "bee"))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=150, check=True)
     at_start, for_a_job = done.stdout.splitlines()
     assert "node_start_failed" in at_start and "it was not ready within 0.05 s" in at_start
     assert "bee_lost" in for_a_job and "3 processes for a bee died, or were never ready" in for_a_job

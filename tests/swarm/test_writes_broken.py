@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,9 @@ from apiary_df.writes import STAGING
 from swarm.helpers import FORCED, check_nothing_left, wait_until
 
 ROWS, FILES = 4_000, 4
+
+LIVES: dict[str, Any] = {"heartbeat_s": 0.2, "suspect_after_s": 2.0, "dead_after_s": 4.0}
+"""Signs of life that are frequent, so that death is noticed soon."""
 
 
 @pytest.fixture
@@ -105,10 +109,15 @@ def check_written_once(ctx: SessionContext, out: Path) -> None:
 
 
 @pytest.mark.processes
-def test_a_node_killed_in_the_midst_of_its_files_leaves_each_row_once(source: Path, out: Path, tmp_path: Path) -> None:
-    lives: dict[str, object] = {"heartbeat_s": 0.2, "suspect_after_s": 2.0, "dead_after_s": 4.0}
-    with SessionContext(nodes=2, **{**FORCED, **lives}) as ctx:
-        kill = once(tmp_path / "marker", lambda: os.kill(os.getpid(), signal.SIGKILL))
+def test_a_bee_killed_in_the_midst_of_its_files_leaves_each_row_once(source: Path, out: Path, tmp_path: Path) -> None:
+    tester = os.getpid()
+
+    def die() -> None:
+        if os.getpid() != tester:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with SessionContext(nodes=2, **FORCED) as ctx:
+        kill = once(tmp_path / "marker", die)
         assert write_through(ctx, source, out, kill) == [{"count": ROWS}]
         assert (tmp_path / "marker").exists()
         assert ctx.last_query is not None
@@ -170,10 +179,9 @@ from pathlib import Path
 from apiary_df import SessionContext
 from apiary_df.store import Store
 from swarm.helpers import FORCED
-from swarm.test_writes_broken import slow, staged_in, write_through
+from swarm.test_writes_broken import LIVES, slow, staged_in, write_through
 
 source, out, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-LIVES = {"heartbeat_s": 0.2, "suspect_after_s": 2.0, "dead_after_s": 4.0}
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -194,7 +202,7 @@ else:
     Store.move = dying
 
 place = {"nodes": 2} if len(sys.argv) < 5 else {"storage": sys.argv[4]}
-with SessionContext(**place, **LIVES, **FORCED) as ctx:
+with SessionContext(**place, **{**FORCED, **LIVES}) as ctx:
     write_through(ctx, source, out, slow())
 """
 
@@ -218,7 +226,7 @@ def test_nodes_that_leave_with_a_killed_session_take_its_files_back(source: Path
 
 @pytest.mark.processes
 def test_nodes_that_stay_take_a_killed_sessions_files_back_and_the_rerun_is_clean(source: Path, out: Path) -> None:
-    settings = Settings().with_overrides(**FORCED, heartbeat_s=0.2, suspect_after_s=2.0, dead_after_s=4.0)
+    settings = Settings().with_overrides(**FORCED).with_overrides(**LIVES)
     with LocalSwarm(2, settings=settings) as swarm:
         killed(source, out, "publishing", swarm.storage)
         wait_until(lambda: files_in(out) == ["old.parquet"], "the write is taken back", within_s=60.0)
