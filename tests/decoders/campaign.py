@@ -23,6 +23,9 @@ MEMORY_BYTES = 6 << 30
 HANG_S = 60.0
 """One case takes milliseconds; a machine under load may stop for long."""
 
+LEAST_CASES = 200
+"""Cases of a run, however long they take: few bytes that are changed leave something that can be taken."""
+
 _STATE = struct.Struct("<q")
 
 
@@ -93,7 +96,7 @@ def child(name: str, first: int, seconds: float, state: Path) -> int:
     give_up_s = time.monotonic() + seconds
     seed = first
     with state.open("r+b", buffering=0) as file:
-        while time.monotonic() < give_up_s:
+        while time.monotonic() < give_up_s or seed - first < LEAST_CASES:
             _note(file, seed)
             ends[run_one(name, seed)] += 1
             seed += 1
