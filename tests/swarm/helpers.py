@@ -9,7 +9,7 @@ from typing import Any
 import datafusion
 import pyarrow as pa
 
-from apiary_df import SessionContext
+from apiary_df import LocalSwarm, SessionContext
 from apiary_df.demo import TPCH_ORDER_COLUMNS
 from apiary_df.protocol import keys
 from apiary_df.store import Store, open_store
@@ -67,6 +67,16 @@ def check_nothing_left(storage: str, options: StoreOptions | None = None) -> Non
     """Check that nothing of any query remains; late writes of nodes may take a moment to go."""
     store = open_store(storage, options)
     wait_until(lambda: not left_over(store), f"queries gone from {storage} (left: {left_over(store)[:5]})")
+
+
+def kill_and_bury(swarm: LocalSwarm, node_id: str) -> None:
+    """Kill a node and take its heartbeat away, so that its death is seen at once.
+
+    By its silence it would be seen later, and on a busy machine another node may be silent for as long.
+    """
+    swarm.processes[node_id].kill()
+    swarm.processes[node_id].wait()
+    swarm.store.delete([keys.heartbeat(node_id)])
 
 
 def check_same(

@@ -13,7 +13,7 @@ import pytest
 
 from apiary_df import LocalSwarm, SessionContext
 from apiary_df.errors import QueryTimeout, TaskFailed
-from swarm.helpers import LATE_S, check_nothing_left, check_same, wait_until
+from swarm.helpers import LATE_S, check_nothing_left, check_same, kill_and_bury, wait_until
 from swarm.test_endings import SLOW
 
 pytestmark = pytest.mark.processes
@@ -124,11 +124,11 @@ def test_tasks_of_a_node_that_leaves_in_their_midst_are_finished_by_it(
 
 
 def test_tasks_of_a_killed_node_are_done_by_another(own_swarm: Start, expected_of_long: pa.Table) -> None:
-    swarm, ctx = own_swarm(2, **QUICK)
+    swarm, ctx = own_swarm(2, heartbeat_s=0.1)
     killed, other = swarm.node_ids
     answer = _in_thread(lambda: ctx.sql(LONG).to_arrow_table())
     wait_until(lambda: _at_work(ctx, killed), "the node at work")
-    swarm.processes[killed].kill()
+    kill_and_bury(swarm, killed)
     check_same(expected_of_long, answer())
     report = ctx.last_query
     assert report is not None
@@ -180,11 +180,11 @@ def test_query_that_outlives_its_nodes_still_has_its_deadline(own_swarm: Start) 
 
 def test_query_that_runs_nowhere_else_fails_with_the_node_that_was_lost(own_swarm: Start) -> None:
     """One attempt is all that it gets, so the loss of its node is the end of it."""
-    swarm, ctx = own_swarm(2, **QUICK, max_attempts=1, speculate=False)
+    swarm, ctx = own_swarm(2, heartbeat_s=0.1, max_attempts=1, speculate=False)
     killed = swarm.node_ids[0]
     answer = _in_thread(lambda: ctx.sql(SLOW).to_arrow_table())
     wait_until(lambda: _at_work(ctx, killed), "the node at work")
-    swarm.processes[killed].kill()
+    kill_and_bury(swarm, killed)
     with pytest.raises(TaskFailed, match=f"node {killed} was lost while it had the task") as caught:
         answer()
     assert caught.value.details["cause"] == "no_alive_nodes"
