@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import datafusion
@@ -44,6 +45,9 @@ PATIENT: Mapping[str, str] = {
 SIGNIFICANT_DIGITS = 14
 """Digits of floats that must agree, though sums are added up in another order."""
 
+HELD_S = 120.0
+"""How long a task is held back at most: a test that never lets it go has failed by then."""
+
 LATE_S = 60.0
 """How long a node may take to notice that a query is over. Most need a heartbeat; a busy machine needs patience."""
 
@@ -67,6 +71,39 @@ def check_nothing_left(storage: str, options: StoreOptions | None = None) -> Non
     """Check that nothing of any query remains; late writes of nodes may take a moment to go."""
     store = open_store(storage, options)
     wait_until(lambda: not left_over(store), f"queries gone from {storage} (left: {left_over(store)[:5]})")
+
+
+class Held:
+    """A query of TPC-H tables whose tasks do not end before they are let go: whatever a test does comes in their midst.
+
+    Args:
+        folder: An empty one of the test's own.
+        ctx: The session that is to run it.
+    """
+
+    SQL = "SELECT l_linenumber, count(*) AS n FROM lineitem WHERE held(l_orderkey) > 0 GROUP BY l_linenumber ORDER BY 1"
+    PLAIN = SQL.replace("held(l_orderkey)", "l_orderkey")
+    """What gives the same rows."""
+
+    def __init__(self, folder: Path, ctx: SessionContext) -> None:
+        self._gate = folder / "gate"
+        gate = str(self._gate)
+
+        def held(numbers: pa.Array) -> pa.Array:
+            import os
+            import time
+
+            give_up_s = time.monotonic() + HELD_S
+            while not os.path.exists(gate):  # noqa: PTH110 - looked at often, by what is pickled by value
+                assert time.monotonic() < give_up_s, "it was never let go"
+                time.sleep(0.01)
+            return numbers
+
+        ctx.register_udf(datafusion.udf(held, [pa.int64()], pa.int64(), "stable", "held"))
+
+    def let_go(self) -> None:
+        """Let its tasks end, wherever they are."""
+        self._gate.touch()
 
 
 def kill_and_bury(swarm: LocalSwarm, node_id: str) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import datafusion
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 
 from apiary_df import LocalSwarm, SessionContext
 from apiary_df.errors import QueryTimeout, TaskFailed
-from swarm.helpers import LATE_S, check_nothing_left, check_same, kill_and_bury, wait_until
+from swarm.helpers import LATE_S, Held, check_nothing_left, check_same, kill_and_bury, wait_until
 from swarm.test_endings import SLOW
 
 pytestmark = pytest.mark.processes
@@ -123,13 +124,17 @@ def test_tasks_of_a_node_that_leaves_in_their_midst_are_finished_by_it(
     check_nothing_left(swarm.storage)
 
 
-def test_tasks_of_a_killed_node_are_done_by_another(own_swarm: Start, expected_of_long: pa.Table) -> None:
+def test_tasks_of_a_killed_node_are_done_by_another(
+    own_swarm: Start, plain: datafusion.SessionContext, tmp_path: Path
+) -> None:
     swarm, ctx = own_swarm(2, heartbeat_s=0.1)
     killed, other = swarm.node_ids
-    answer = _in_thread(lambda: ctx.sql(LONG).to_arrow_table())
+    held = Held(tmp_path, ctx)
+    answer = _in_thread(lambda: ctx.sql(Held.SQL).to_arrow_table())
     wait_until(lambda: _at_work(ctx, killed), "the node at work")
     kill_and_bury(swarm, killed)
-    check_same(expected_of_long, answer())
+    held.let_go()
+    check_same(plain.sql(Held.PLAIN).to_arrow_table(), answer())
     report = ctx.last_query
     assert report is not None
     redone = [task for task in report.task_reports if task.attempt]
@@ -153,14 +158,16 @@ def test_queries_after_a_killed_node_go_to_the_others(own_swarm: Start, expected
 
 
 def test_query_whose_nodes_are_all_killed_is_finished_in_this_process(
-    own_swarm: Start, expected_of_long: pa.Table
+    own_swarm: Start, plain: datafusion.SessionContext, tmp_path: Path
 ) -> None:
     swarm, ctx = own_swarm(2, **QUICK)
-    answer = _in_thread(lambda: ctx.sql(LONG).to_arrow_table())
+    held = Held(tmp_path, ctx)
+    answer = _in_thread(lambda: ctx.sql(Held.SQL).to_arrow_table())
     wait_until(lambda: any(_at_work(ctx, node) for node in swarm.node_ids), "a node at work")
     for process in swarm.processes.values():
         process.kill()
-    check_same(expected_of_long, answer())
+    held.let_go()
+    check_same(plain.sql(Held.PLAIN).to_arrow_table(), answer())
     report = ctx.last_query
     assert report is not None
     assert report.folded_stages

@@ -20,15 +20,9 @@ from apiary_df.replay.again import prepared, run
 from apiary_df.replay.trace import UNENDED, UNREADABLE, find_queries, read_trace
 from apiary_df.store import open_store
 from swarm.conftest import Open, opening
-from swarm.helpers import CALM, kill_and_bury, wait_until
+from swarm.helpers import CALM, Held, kill_and_bury, wait_until
 
 pytestmark = pytest.mark.processes
-
-LONG = (
-    "SELECT a.l_linenumber, count(*) AS n FROM lineitem a JOIN lineitem b ON a.l_suppkey = b.l_suppkey "
-    "WHERE (a.l_orderkey + b.l_orderkey) % 10 = 7 GROUP BY a.l_linenumber"
-)
-"""Some 36 million pairs: a second or so of work, long enough to lose a node in the midst of it."""
 
 ONE_ATTEMPT: dict[str, Any] = {**CALM, "heartbeat_s": 0.2, "speculate": False}
 """One attempt a task, however busy the machine is."""
@@ -227,14 +221,16 @@ def test_a_query_that_failed_in_this_process_is_reported(keeping: Open) -> None:
 
 
 def test_the_attempt_that_a_killed_node_had_is_told(
-    own_swarm: Callable[..., tuple[LocalSwarm, SessionContext]],
+    own_swarm: Callable[..., tuple[LocalSwarm, SessionContext]], tmp_path: Path
 ) -> None:
     swarm, ctx = own_swarm(2, keep=True, **ONE_ATTEMPT)
     killed = swarm.node_ids[0]
+    held = Held(tmp_path, ctx)
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(lambda: ctx.sql(f"EXPLAIN ANALYZE {LONG}").to_pydict())
+        answer = pool.submit(lambda: ctx.sql(f"EXPLAIN ANALYZE {Held.SQL}").to_pydict())
         wait_until(lambda: _is_busy(ctx, killed), "the node at work")
         kill_and_bury(swarm, killed)
+        held.let_go()
         (explained,) = answer.result()["plan"]
     assert ctx.last_query is not None
     trace = read_trace(open_store(swarm.storage), ctx.last_query.query_id)
