@@ -16,7 +16,10 @@ from apiary_df import SessionContext, Settings
 from apiary_df.store import open_store
 from apiary_df.testing.faults import Faults, FaultyStore
 from apiary_df.worker.node import Node
-from swarm.helpers import CALM, FORCED
+from swarm import helpers
+
+FORCED = {**helpers.FORCED, "speculate": False}
+"""One attempt a task, however busy the machine is."""
 
 SHUFFLED = "SELECT k, count(*) AS n, sum(v) AS total, min(s) AS least FROM t GROUP BY k ORDER BY k"
 JOINED = "SELECT a.k, b.s FROM t a JOIN (SELECT k, max(s) AS s FROM t GROUP BY k) b ON a.k = b.k ORDER BY 1, 2 LIMIT 20"
@@ -30,7 +33,9 @@ def swarm(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
     nodes = []
     for name in ("node-0", "node-1"):
         store = FaultyStore(open_store(root), noted, process=name)
-        node = Node(store, bees=1, memory_bytes=64 << 20, settings=Settings(heartbeat_s=0.1, **CALM), node_id=name)
+        node = Node(
+            store, bees=1, memory_bytes=64 << 20, settings=Settings(heartbeat_s=0.1, **helpers.CALM), node_id=name
+        )
         thread = threading.Thread(target=node.run, daemon=True)
         thread.start()
         nodes.append((node, thread))
@@ -62,7 +67,7 @@ def test_small_partials_are_no_objects_of_their_own(
     root, noted = swarm
     plain = datafusion.SessionContext()
     plain.register_parquet("t", str(table))
-    told = {**FORCED, "speculate": False, "inline_partial_bytes": inline, "attached_partial_bytes": attached}
+    told = {**FORCED, "inline_partial_bytes": inline, "attached_partial_bytes": attached}
     with SessionContext(storage=root, **told) as ctx:
         ctx.register_parquet("t", str(table))
         assert ctx.sql(sql).to_pylist() == plain.sql(sql).to_pylist()
