@@ -129,8 +129,9 @@ def write_file(path: str, data: bytes | memoryview, *, replace: bool) -> None:
                 return
             os.link(staged, path)
         except FileNotFoundError:
-            # The folder, or what was staged in it, was removed by who found nothing there that is to stay.
-            with suppress(FileNotFoundError):
+            # The folder, or what was staged in it, was removed by who found nothing there that is to stay; maybe once
+            # more after it was found to be there again, which would look as if the file were.
+            with suppress(FileNotFoundError, FileExistsError):
                 os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
         except BaseException:
             _remove_staged(staged)
@@ -176,7 +177,7 @@ def remove_folder(folder: Path) -> None:
     """
     try:
         children = [*folder.iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for child in children:
         if child.is_dir() and not child.is_symlink():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -104,6 +105,32 @@ def test_a_folder_may_be_removed_while_it_is_written_to(tmp_path: Path) -> None:
         remover.join()
     store.put("a/b/last", b"1")
     assert store.get("a/b/last") == b"1"
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_folder_that_comes_and_goes_is_not_taken_for_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: bool
+) -> None:
+    """Another makes it before this one does, and removes it before this one looks."""
+    real, made = os.mkdir, iter([False])
+
+    def mkdir(path: str, mode: int = 0o777) -> None:
+        if not next(made, True):
+            raise FileExistsError(path)
+        real(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    path = tmp_path / "folder" / "file"
+    write_file(str(path), b"data", replace=replace)
+    assert path.read_bytes() == b"data"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_in_the_place_of_a_folder_is_no_folder_to_remove(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    store.put("a", b"1")
+    assert store.delete_prefix("a/") == 0
+    assert store.get("a") == b"1"
 
 
 def test_several_may_remove_one_folder_at_a_time(tmp_path: Path) -> None:
