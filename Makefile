@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: demo test lint types unit suites fuzz decoders simulate chaos users matrix bench bench-engines clean
+.PHONY: demo test lint types unit suites fuzz decoders simulate chaos users matrix stalls bench bench-engines clean
 
 # The environment is made anew when the package's dependencies change.
 $(STAMP): pyproject.toml
@@ -60,6 +60,11 @@ decoders: $(STAMP)
 # Every fault at every place of the protocol, in every shape of query; `unit` runs most in one shape.
 matrix: $(STAMP)
 	$(BIN)/python -m tests.matrix
+
+# Every test on a machine that stands still for seconds now and then, in whole and in part.
+stalls: $(STAMP)
+	$(BIN)/python -m tests.stalls -- --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m tests.stalls --some -- --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # TPC-H on the swarm, on plain DataFusion and on DuckDB, in turn; answers compared.
 bench: $(STAMP)
