@@ -412,7 +412,7 @@ class QueryRun:
         self._objects.announce_fragment(stage, self._write)
         if stage.version != self._schedule.graph.stages[stage.stage].version:
             seen += self._handle(StageChanged(stage=stage))
-        specs = self._planning.tasks(stage, nodes, self._schedule.partials())
+        specs = self._planning.tasks(stage, nodes, self._schedule.partials(), self._schedule.underway())
         return (*seen, *self._handle(StagePlanned(stage=stage.stage, specs=specs)))
 
     def _sights(self) -> tuple[NodeSight, ...]:

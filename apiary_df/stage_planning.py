@@ -7,10 +7,11 @@ What does not: which stage is next (:mod:`apiary_df.schedule`), and sending anyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from apiary_df.adapt.broadcasts import BroadcastOptions, Joined, join_or_hold
+from apiary_df.adapt.dependencies import committed_bytes, scanned_bytes
 from apiary_df.adapt.key_filters import (
     Filtered,
     Hold,
@@ -30,6 +31,7 @@ from apiary_df.plan.gather import early_gather
 from apiary_df.plan.stages import Stage, StageGraph
 from apiary_df.plan.tree import PlanNode
 from apiary_df.planner import extract_alive_nodes
+from apiary_df.planner.soon import count_soon_idle
 from apiary_df.report import Change
 from apiary_df.store_options import StoreOptions
 from apiary_df.tasks import TaskOptions, plan_in_session, plan_stage
@@ -165,17 +167,22 @@ class StagePlanning:
             known.append(stage.fragment)
         return replace(stage, version=known.index(stage.fragment))
 
-    def tasks(self, stage: Stage, nodes: Sequence[NodeInfo], partials: Partials) -> tuple[TaskSpec, ...]:
+    def tasks(
+        self, stage: Stage, nodes: Sequence[NodeInfo], partials: Partials, underway: Iterable[tuple[str, int]] = ()
+    ) -> tuple[TaskSpec, ...]:
         """Return the tasks of a stage whose inputs are complete.
 
         Args:
             stage: The stage; nodes run it.
             nodes: All nodes that may be given tasks of the query.
             partials: What complete stages committed.
+            underway: Of each attempt of the query that is under way, its node and the bytes that it reads.
 
         Raises:
             NoAliveNodes: If no alive node has a bee.
         """
+        reads_bytes = scanned_bytes(stage) + sum(committed_bytes(partials[number]) for number in stage.inputs)
+        nodes = count_soon_idle(nodes, underway, reads_bytes)
         early = self.early is not None and stage.stage == self.early.stage
         starts = row_group_starts(
             stage, nodes, self._footers, self._options, min_cell_bytes=self._settings.min_cell_bytes

@@ -158,6 +158,11 @@ class Schedule:
             for number in task.running
         )
 
+    def underway(self) -> tuple[tuple[str, int], ...]:
+        """Return, of the attempts that may still end by themselves, their nodes and the bytes that they read."""
+        open_tasks = self._tasks.open()
+        return tuple((task.attempts[n].node_id, task.spec.input_bytes) for task in open_tasks for n in task.running)
+
     def is_alone(self) -> bool:
         """Whether no node is left that could take a task now, nor one that may come back."""
         return not any(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from apiary_df.model import NodeInfo, NodeState
 from apiary_df.planner import Balance
+from apiary_df.planner.soon import SOON_SHARE, count_soon_idle
 
 
 def node(number: int, bees: int, busy: int) -> NodeInfo:
@@ -53,3 +54,30 @@ def test_the_choice_is_the_one_that_looking_at_every_node_makes(
         taker = chosen if elsewhere is None else nodes[elsewhere % len(nodes)].node_id
         balance.give(taker, work_bytes + 1)
         given_bytes[taker] += work_bytes + 1
+
+
+def test_who_is_at_little_of_the_query_counts_as_idle() -> None:
+    nodes = [node(0, 2, 2), node(1, 2, 0)]
+    small = int(SOON_SHARE * 1000)
+    found = count_soon_idle(nodes, [("n0", small), ("n0", small)], 4000)
+    assert [(n.bees_busy, n.idle_bees) for n in found] == [(0, 2), (0, 2)]
+
+
+def test_who_is_at_much_of_it_or_at_what_nobody_knows_stays_busy() -> None:
+    nodes = [node(0, 2, 2), node(1, 2, 0)]
+    small = int(SOON_SHARE * 1000)
+    assert count_soon_idle(nodes, [("n0", 2 * small), ("n0", 1)], 4000) == nodes
+    assert count_soon_idle(nodes, [], 4000) == nodes
+    (one_of_two, _) = count_soon_idle(nodes, [("n0", small)], 4000)
+    assert (one_of_two.bees_busy, one_of_two.idle_bees) == (1, 1), "the other bee is at another query"
+
+
+@given(nodes=NODES, work_bytes=st.integers(0, 10_000), data=st.data())
+def test_nobody_has_more_bees_than_before(nodes: list[NodeInfo], work_bytes: int, data: st.DataObject) -> None:
+    names = st.sampled_from([n.node_id for n in nodes] + ["gone"])
+    underway = data.draw(st.lists(st.tuples(names, st.integers(0, 3000)), max_size=12))
+    found = count_soon_idle(nodes, underway, work_bytes)
+    assert [n.node_id for n in found] == [n.node_id for n in nodes]
+    for before, after in zip(nodes, found, strict=True):
+        assert after.bees_busy + after.idle_bees == before.bees_total
+        assert before.idle_bees <= after.idle_bees
