@@ -18,7 +18,7 @@ import pytest
 
 from apiary_df import planning
 from apiary_df.errors import ApiaryError
-from apiary_df.model import BranchChoice, ScanFile
+from apiary_df.model import BranchChoice, ExchangeInput, ScanFile
 from apiary_df.plan import codec, rules, scans, stages
 from apiary_df.plan.operators import partition_count
 from apiary_df.plan.rules import RewriteOptions
@@ -113,7 +113,10 @@ def _(bench: Bench) -> None:
 
 
 def _every_segment_a_partition(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(scans, "_groups", lambda files, ordered: [[file] for file in files] or [[]])
+    def groups(filler: Any, exchange: ExchangeInput, _count: int) -> list[list[ScanFile]]:
+        return [[filler._locate(ref)] for ref in exchange.segments if ref.segment.rows] or [[]]
+
+    patch.setattr(scans._Filler, "_segment_groups", groups)
 
 
 @trap(
