@@ -41,14 +41,11 @@ class ScratchFolder:
     def __init__(self, purpose: str, parent: str | None) -> None:
         remove_abandoned(Path(parent or tempfile.gettempdir()))
         self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{purpose}-", dir=parent))
-        try:
-            self._lock: int | None = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            # Others who look at it leave it alone for as long as it names no machine.
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock: int | None = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Others leave it alone for as long as it names no machine: for ever, where files cannot be locked.
+        with suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(self._lock, platform.node().encode())
-        except BaseException:
-            shutil.rmtree(self.path, ignore_errors=True)
-            raise
 
     def remove(self) -> None:
         """Remove the folder with all that is in it. Calling it twice does nothing."""

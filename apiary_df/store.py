@@ -181,18 +181,10 @@ class Store:
             return None
 
     def get_start(self, key: str, length: int) -> tuple[bytes, int] | None:
-        """Read an object's first bytes by one request, at most so many.
-
-        Args:
-            key: Where.
-            length: How many, >= 1.
+        """Read an object's first bytes by one request, at most ``length``. Raises what :meth:`get` does otherwise.
 
         Returns:
             The bytes, and the size of the whole object; None if there is none.
-
-        Raises:
-            StorageTransient: The store failed, still after the retries.
-            StorageError: The store refused.
         """
         file = self._file(key)
         self.counts.add(get=1)

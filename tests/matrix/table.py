@@ -333,6 +333,22 @@ _REFUSED = {
 }
 """What comes of requests without which a query cannot begin."""
 
+_COMMITTED: Mapping[str, Expected] = {
+    "session killed": leaving(rows()),
+    **_STOPPED,
+    **_DEATH,
+    "node killed after": rows(0, aggregate=1, join=1),
+    "once": rows(),
+    "for good": failed("storage_transient", MAX_ATTEMPTS),
+    "on one node": rows(1),
+    "lost reply": rows(),
+    "disk full": rows(),
+    "cut short": rows(1),
+    "bit flipped": rows(1),
+    "not there": rows(1),
+}
+"""When a commit record is created, with its partial behind it or not."""
+
 EXPECTED: Mapping[str, Mapping[str, Expected]] = {
     "journal written": {
         **_REFUSED,
@@ -429,20 +445,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         "bit flipped": rows(1, aggregate=3, join=3),
         "not there": rows(1, aggregate=3, join=3),
     },
-    "commit record created": {
-        "session killed": leaving(rows()),
-        **_STOPPED,
-        **_DEATH,
-        "node killed after": rows(0, aggregate=1, join=1),
-        "once": rows(),
-        "for good": failed("storage_transient", MAX_ATTEMPTS),
-        "on one node": rows(1),
-        "lost reply": rows(),
-        "disk full": rows(),
-        "cut short": rows(1),
-        "bit flipped": rows(1),
-        "not there": rows(1),
-    },
+    "commit record created": _COMMITTED,
     "lease looked for after the commit": {
         **_STOPPED,
         "once": rows(),
@@ -505,20 +508,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         "bit flipped": rows(),
         "not there": rows(1),
     },
-    "record created with its partial behind it": {
-        "session killed": leaving(rows()),
-        **_STOPPED,
-        **_DEATH,
-        "node killed after": rows(0, aggregate=1, join=1),
-        "once": rows(),
-        "for good": failed("storage_transient", MAX_ATTEMPTS),
-        "on one node": rows(1),
-        "lost reply": rows(),
-        "disk full": rows(),
-        "cut short": rows(1),
-        "bit flipped": rows(1),
-        "not there": rows(1),
-    },
+    "record created with its partial behind it": _COMMITTED,
     "partial behind its record stored": {
         "cut short": rows(1),
         "bit flipped": rows(1, aggregate=3, join=3),

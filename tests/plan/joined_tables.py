@@ -13,6 +13,18 @@ from plan.sample_queries import SHUFFLED
 PLACES = {"few": [0, 1, 2, 3, 5], "many": [0, 1, 2, 3, 4, 6, 7] * 5}
 """Which of eight keys each row has: some that are the same, and some that the other table lacks."""
 
+JOIN_TYPES = (
+    "JOIN",
+    "LEFT JOIN",
+    "RIGHT JOIN",
+    "FULL JOIN",
+    "LEFT SEMI JOIN",
+    "RIGHT SEMI JOIN",
+    "LEFT ANTI JOIN",
+    "RIGHT ANTI JOIN",
+)
+"""Joins on equal keys, as SQL has them."""
+
 
 def shuffling(**options: str) -> datafusion.SessionContext:
     """Return a session of some partitions in which joins shuffle both sides."""

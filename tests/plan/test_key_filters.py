@@ -19,7 +19,7 @@ from apiary_df.plan.stages import ExchangeLeaf, ScanLeaf, Stage, StageGraph
 from apiary_df.planning import RunsOnSwarm
 from apiary_df.tasks import TaskOptions
 from plan.checks import check_rows, check_sample
-from plan.joined_tables import join_of_type, register_few_and_many, shuffling
+from plan.joined_tables import JOIN_TYPES, join_of_type, register_few_and_many, shuffling
 from plan.local_swarm import LocalSwarm, Ran, node
 from plan.sample_queries import SAMPLES, Sample
 
@@ -90,23 +90,12 @@ KEYS = {
 }
 """Join keys of one type each, with what may compare in its own way among them."""
 
-TYPES = (
-    "JOIN",
-    "LEFT JOIN",
-    "RIGHT JOIN",
-    "FULL JOIN",
-    "LEFT SEMI JOIN",
-    "RIGHT SEMI JOIN",
-    "LEFT ANTI JOIN",
-    "RIGHT ANTI JOIN",
-)
-
 
 def joined(keys: pa.Array, folder: Path) -> datafusion.SessionContext:
     return register_few_and_many(shuffling(), keys, folder)
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", JOIN_TYPES)
 @pytest.mark.parametrize("keys", KEYS)
 def test_join_of_shuffled_sides_keeps_its_rows(keys: str, kind: str, tmp_path: Path) -> None:
     ctx = joined(KEYS[keys], tmp_path)

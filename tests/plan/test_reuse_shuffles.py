@@ -25,7 +25,7 @@ from apiary_df.plan.tree import PlanNode
 from apiary_df.planning import RunsOnSwarm
 from apiary_df.tasks import TaskOptions
 from plan.checks import check_rows
-from plan.joined_tables import register_few_and_many, shuffling
+from plan.joined_tables import JOIN_TYPES, register_few_and_many, shuffling
 from plan.local_swarm import LocalSwarm, node, planned_tree, run_tree, write_real_partial
 from plan.sample_queries import SMJ
 
@@ -46,17 +46,6 @@ KEYS = {
     "truths": pa.array([True, False, None, True, True, True, True, None]),
 }
 """Keys of one type each."""
-
-TYPES = (
-    "JOIN",
-    "LEFT JOIN",
-    "RIGHT JOIN",
-    "FULL JOIN",
-    "LEFT SEMI JOIN",
-    "RIGHT SEMI JOIN",
-    "LEFT ANTI JOIN",
-    "RIGHT ANTI JOIN",
-)
 
 GROUPED = "(SELECT k, count(*) % 3 AS m FROM many GROUP BY k) g"
 """Rows that lie by their first column alone."""
@@ -115,7 +104,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> datafusion.SessionConte
 
 
 @pytest.mark.parametrize("grouped_first", [False, True])
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", JOIN_TYPES)
 def test_join_whose_one_side_lies_by_some_of_its_keys(
     kind: str, grouped_first: bool, numbers: datafusion.SessionContext, tmp_path: Path
 ) -> None:
@@ -176,7 +165,7 @@ ADAPTED: dict[str, dict[str, object]] = {
 def test_stages_that_change_as_they_run(
     how: str, grouped_first: bool, numbers: datafusion.SessionContext, tmp_path: Path
 ) -> None:
-    for kind in TYPES:
+    for kind in JOIN_TYPES:
         check(numbers, join_of(kind, grouped_first=grouped_first), tmp_path, **ADAPTED[how])
 
 
@@ -198,7 +187,7 @@ GROUPS = ("SELECT a, b, count(*) AS n FROM x GROUP BY a, b", "SELECT a, max(b) A
 @settings(max_examples=25, deadline=None)
 @given(
     tables=st.tuples(cells, cells),
-    kinds=st.tuples(st.sampled_from(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]), st.sampled_from(TYPES)),
+    kinds=st.tuples(st.sampled_from(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]), st.sampled_from(JOIN_TYPES)),
     grouped=st.sampled_from(GROUPS),
     counted=st.booleans(),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import platform
 import subprocess
 import sys
@@ -89,3 +90,18 @@ def test_a_place_that_is_not_there_is_an_error_of_the_new_folder_alone(tmp_path:
     assert remove_abandoned(tmp_path / "absent") == 0
     with pytest.raises(FileNotFoundError):
         ScratchFolder("a", str(tmp_path / "absent"))
+
+
+def test_where_files_cannot_be_locked_it_is_there_and_nobody_else_removes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        folder = ScratchFolder("a", str(tmp_path))
+    assert remove_abandoned(tmp_path) == 0
+    assert folder.path.is_dir()
+    folder.remove()
+    assert list(tmp_path.iterdir()) == []
